@@ -1,0 +1,39 @@
+"""What every test may use: small data that ships with scikit-learn, and one small trained model."""
+
+import os
+
+# Tests own their process: quiet logs, and no GPU memory taken where there is one.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """Digits, split once: `x_train, x_test, y_train, y_test`, images of shape (8, 8, 1) with values 0 to 16."""
+    import tfbig
+
+    data = tfbig.load_dataset("digits")
+    return tfbig.split(data.x, data.y, seed=0)
+
+
+@pytest.fixture(scope="session")
+def digits_model(digits):
+    """A small convolutional network trained on digits. Shared by tests: none may change it."""
+    import tfbig
+
+    def build(x_train):
+        return tfbig.models.cnn((8, 8, 1), 10, filters=(16, 32), normalizer=tfbig.normalizer(x_train))
+
+    return tfbig.fit(build, digits.x_train, digits.y_train, epochs=8, seed=0, verbose=0).model
+
+
+@pytest.fixture
+def blobs():
+    """200 rows of 4 features around 3 centres, with the centre as label: easy to learn."""
+    generator = np.random.default_rng(0)
+    y = generator.integers(0, 3, 200)
+    centres = np.array([[3, 0, 0, 0], [0, 3, 0, 0], [0, 0, 3, 0]], np.float32)
+    x = (centres[y] + generator.normal(scale=0.5, size=(200, 4))).astype(np.float32)
+    return x, y

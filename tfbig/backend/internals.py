@@ -1,0 +1,46 @@
+"""The only place that touches private names of TensorFlow and Keras.
+
+Each function says why no public name will do. `tests/backend/test_internals.py` fails loudly when one of them
+moves.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+from tfbig.backend import tf
+
+# What `keras.utils.set_random_seed` writes: the last seed, and the generator behind `keras.random`.
+_KERAS_SEED_STATE = ("global_random_seed", "global_seed_generator")
+
+
+@contextlib.contextmanager
+def keras_seed_state() -> Iterator[None]:
+    """Restores Keras's own seed and generator after the block; Keras can set both and read neither."""
+    from keras.src.backend.common import global_state
+
+    state = {name: global_state.get_global_attribute(name) for name in _KERAS_SEED_STATE}
+    try:
+        yield
+    finally:
+        for name, value in state.items():
+            global_state.set_global_attribute(name, value)
+
+
+@contextlib.contextmanager
+def tensorflow_seed_state() -> Iterator[None]:
+    """Restores TensorFlow's global seed and the position of its op-seed generator after the block.
+
+    `tf.random.set_seed` has no getter, and setting the same seed again would rewind the generator.
+    """
+    from tensorflow.python.eager import context
+
+    eager = context.context()
+    seed, generator = eager._seed, getattr(eager, "_rng", None)
+    position = generator.getstate() if generator is not None else None
+    try:
+        yield
+    finally:
+        tf.random.set_seed(seed)
+        if generator is not None:
+            generator.setstate(position)
+            eager._rng = generator

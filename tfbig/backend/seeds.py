@@ -1,0 +1,52 @@
+"""Seeding that is undone: inside the block everything is reproducible, outside nothing has changed."""
+
+import contextlib
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tfbig.backend import keras
+from tfbig.backend.internals import keras_seed_state, tensorflow_seed_state
+
+
+@contextlib.contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """Seeds Python, NumPy, Keras and TensorFlow for the block, and restores all four after it.
+
+    Args:
+        seed: The seed, or None to leave every generator alone.
+
+    Example:
+        >>> random.seed(1)
+        >>> expected = random.random()
+        >>> random.seed(1)
+        >>> with seeded(7):
+        ...     _ = random.random()
+        >>> random.random() == expected
+        True
+    """
+    if seed is None:
+        yield
+        return
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    with keras_seed_state(), tensorflow_seed_state():
+        try:
+            keras.utils.set_random_seed(int(seed))
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
+
+
+def reseed(model: Any, seed: int | None) -> None:
+    """Restarts the generators that the model's own layers hold (dropout, noise) from `seed`; None changes nothing.
+
+    Such a generator took its seed when the layer was made, so seeding the globals later does not reach it.
+    """
+    if seed is None:
+        return
+    states = [v for v in model.non_trainable_variables if v.path.endswith("seed_generator_state")]
+    for i, state in enumerate(states):
+        state.assign([int(seed) + i, 0])

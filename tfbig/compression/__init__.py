@@ -1,0 +1,1 @@
+"""Compression: smaller models that are still plain Keras models."""

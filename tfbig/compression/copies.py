@@ -1,0 +1,29 @@
+"""Copies of a model, so that a technique never changes the one it was given."""
+
+from typing import Any
+
+from tfbig.backend import keras
+from tfbig.errors import InvalidModel
+
+
+def copy_model(model: Any) -> Any:
+    """Returns a copy with the same layers, names, weights and compile settings, and a fresh optimizer.
+
+    Raises:
+        InvalidModel: The model is subclassed, so Keras cannot make a second one of it.
+    """
+    try:
+        copy = keras.models.clone_model(model)
+    except (ValueError, NotImplementedError, TypeError) as error:
+        raise InvalidModel(
+            f"The model {model.name!r} cannot be copied: {error}. Sequential and functional models can; for a "
+            "subclassed one, train it in place with the Prune callback."
+        ) from error
+    copy.set_weights(model.get_weights())
+    copy.trainable = model.trainable
+    for mine, theirs in zip(copy.layers, model.layers, strict=True):
+        mine.trainable = theirs.trainable
+    if model.compiled:
+        copy.compile_from_config(model.get_compile_config())
+        copy._tfbig_chose_loss = getattr(model, "_tfbig_chose_loss", False)
+    return copy

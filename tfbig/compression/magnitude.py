@@ -1,0 +1,231 @@
+"""Magnitude pruning of Keras 3 models, by TFMOT's masks and schedules."""
+
+from typing import Any
+
+from tfbig.backend import keras, tf
+from tfbig.backend.pruning import magnitude_mask
+from tfbig.compression.copies import copy_model
+from tfbig.compression.schedules import Update, check_schedule, default_schedule, frequency_of, plan
+from tfbig.compression.sparsity import SparsityReport, measured
+from tfbig.compression.targets import LayerChoice, Target, find_targets
+from tfbig.errors import InvalidData, InvalidOption
+from tfbig.options import checked, positive_int
+from tfbig.training.fit import fit
+
+
+class _Masked(keras.constraints.Constraint):
+    """Multiplies a kernel by its mask after each gradient step, inside the compiled step and on every replica."""
+
+    def __init__(self, mask: Any, inner: Any):
+        self.mask = mask
+        self.inner = inner
+
+    def __call__(self, kernel: Any) -> Any:
+        if self.inner is not None:
+            kernel = self.inner(kernel)
+        return keras.ops.multiply(kernel, keras.ops.cast(self.mask, kernel.dtype))
+
+
+class Prune(keras.callbacks.Callback):
+    """Prunes the smallest weights while a model trains, in tfbig's `fit` or a bare `model.fit`.
+
+    The model needs no wrapper and no new compile. Each kernel is held to its mask inside the compiled step; the
+    masks are set anew as the schedule says. When training ends the model is a plain Keras model again, with
+    zeros where the masks are. Among callbacks that put weights back (EarlyStopping with
+    `restore_best_weights`), this one comes last.
+
+    Attributes:
+        report: After training, a `SparsityReport`: what was asked and reached per layer, what was skipped.
+    """
+
+    def __init__(
+        self,
+        sparsity: float | None = None,
+        *,
+        schedule: Any = None,
+        layers: LayerChoice = None,
+        block_size: tuple[int, int] = (1, 1),
+    ):
+        """Checks the options; nothing happens to a model yet.
+
+        Args:
+            sparsity: Share of zeros to end with, in [0, 1). The way there is cubic, over the first 60% of the
+                training (Zhu and Gupta, 2017, https://arxiv.org/abs/1710.01878).
+            schedule: Instead, a TFMOT `PruningSchedule`, taken as it is.
+            layers: Which kernels: names, patterns, layer types or a function; every kernel by default.
+            block_size: (rows, columns) of the blocks that are kept or dropped whole, for two-dimensional kernels.
+
+        Raises:
+            InvalidOption: Both or neither of `sparsity` and `schedule`, or a value that makes no sense.
+
+        Example:
+            >>> import numpy as np, tfbig
+            >>> model = tfbig.models.mlp((16,), 4)
+            >>> model.compile("adam", "sparse_categorical_crossentropy")
+            >>> prune = tfbig.Prune(0.75)
+            >>> x, y = np.ones((64, 16)), np.zeros(64)
+            >>> history = model.fit(x, y, epochs=5, callbacks=[prune], verbose=0)
+            >>> round(prune.report.overall, 2)
+            0.75
+        """
+        super().__init__()
+        self.asked = check_schedule(schedule, sparsity)
+        self.schedule = schedule
+        self.layers = layers
+        self.block_size = _checked_block(block_size)
+        self.report: SparsityReport | None = None
+        self._installed: list[tuple[Target, _Masked]] = []
+        self._planned_frequency = 1
+        self._step, self._last_batch = 0, -1
+
+    @property
+    def steps_between(self) -> int:
+        """Gradient steps that may pass unseen between two updates (`fit` compiles as many into one call)."""
+        if self.schedule is not None:
+            return frequency_of(self.schedule)
+        return self._planned_frequency
+
+    def plan_for(self, total_steps: int) -> list[Update]:
+        """Returns the updates that a training of so many gradient steps would see; trains nothing."""
+        schedule = self.schedule or default_schedule(self.asked or 0.0, total_steps)
+        self._planned_frequency = frequency_of(schedule)
+        return plan(schedule, total_steps)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Finds the kernels, lays out the plan and puts the masks on."""
+        targets, self._skipped = find_targets(self.model, self.layers)
+        _check_blocks_fit(self.block_size, targets)
+        steps = self.params.get("steps")
+        if not steps:
+            raise InvalidData(
+                "Pruning needs to know how long an epoch is: pass steps_per_epoch for this stream."
+            )
+        self._updates = self.plan_for(steps * self.params["epochs"])
+        self._step = self.params.get("initial_epoch", 0) * steps
+        self._install(targets)
+        self._update_masks()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Sets the masks anew when an update has fallen due."""
+        self._step += batch - self._last_batch
+        self._last_batch = batch
+        self._update_masks()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Batches count from 0 again."""
+        self._last_batch = -1
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Makes the zeros final, measures them, and leaves a plain model."""
+        for target, constraint in self._installed:
+            # Weight averaging and restored best weights may have written over the zeros.
+            target.kernel.assign(target.kernel * constraint.mask)
+        self.report = measured([target for target, _ in self._installed], self._skipped, self.asked)
+        self.release()
+
+    def release(self) -> None:
+        """Takes the masks off the model; weights that are zero stay zero until they are trained again."""
+        for target, constraint in self._installed:
+            target.kernel.constraint = constraint.inner
+        self._installed = []
+        # The compiled step holds the masks too.
+        self.model.train_function = None
+
+    def _install(self, targets: list[Target]) -> None:
+        self._last_batch = -1
+        with self.model.distribute_strategy.scope():
+            for target in targets:
+                inner = target.kernel.constraint
+                if isinstance(inner, _Masked):  # Left by a training that was interrupted.
+                    inner = inner.inner
+                mask = keras.Variable(tf.ones(target.kernel.shape, target.kernel.dtype), trainable=False)
+                target.kernel.constraint = _Masked(mask, inner)
+                self._installed.append((target, target.kernel.constraint))
+        # fit made its step function before this hook; made again, it traces with the masks.
+        self.model.make_train_function(force=True)
+
+    def _update_masks(self) -> None:
+        due = None
+        while self._updates and self._updates[0].step <= self._step:
+            due = self._updates.pop(0)
+        if due is None:
+            return
+        for target, constraint in self._installed:
+            mask = magnitude_mask(target.kernel.value, due.sparsity, self.block_size)
+            constraint.mask.assign(mask)
+            target.kernel.assign(target.kernel * constraint.mask)
+
+
+@checked(passes_on_to=fit)
+def prune(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    *,
+    sparsity: float | None = None,
+    schedule: Any = None,
+    layers: LayerChoice = None,
+    block_size: tuple[int, int] = (1, 1),
+    **fit_options: Any,
+) -> Any:
+    """Returns a copy of the model, trained further while its smallest weights are set to zero for good.
+
+    Args:
+        model: A trained Keras model, Sequential or functional. It is not changed.
+        x: As in `fit`.
+        y: As in `fit`.
+        sparsity: Share of zeros in every kernel at the end, in [0, 1).
+        schedule: Instead, a TFMOT `PruningSchedule`.
+        layers: Which kernels: names, patterns, layer types or a function; every kernel by default.
+        block_size: (rows, columns) of the blocks that are kept or dropped whole.
+        **fit_options: As in `fit`.
+
+    Returns:
+        A plain Keras model whose kernels hold exact zeros. `tfbig.sparsity` measures them.
+
+    Raises:
+        InvalidOption: Both or neither of `sparsity` and `schedule`; a schedule that outlasts the training.
+        InvalidModel: The model has nothing to prune, or cannot be copied.
+
+    Example:
+        >>> import numpy as np, tfbig
+        >>> x = np.random.default_rng(0).normal(size=(64, 16)); y = (x[:, 0] > 0).astype(int)
+        >>> thin = tfbig.prune(tfbig.models.mlp((16,), 2), x, y, sparsity=0.5, epochs=4, verbose=0)
+        >>> round(tfbig.sparsity(thin).overall, 2)
+        0.5
+    """
+    callback = Prune(sparsity, schedule=schedule, layers=layers, block_size=block_size)
+    find_targets(model, layers)
+    thin = copy_model(model)
+    others = list(fit_options.pop("callbacks", ()))
+    if sparsity is not None and hasattr(x, "__len__"):
+        # Known here already, so that fit can choose how many steps run between two updates.
+        rows, batch = len(x), positive_int("batch_size", fit_options.get("batch_size", 32))
+        callback.plan_for(max(2, -(-rows // batch) * positive_int("epochs", fit_options.get("epochs", 10))))
+    try:
+        fit(thin, x, y, callbacks=[*others, callback], **fit_options)
+    finally:
+        if callback._installed:
+            callback.release()
+    return thin
+
+
+def _checked_block(block_size: Any) -> tuple[int, int]:
+    try:
+        rows, columns = block_size
+    except (TypeError, ValueError):
+        raise InvalidOption(
+            f"block_size must be (rows, columns), such as (1, 4); got {block_size!r}."
+        ) from None
+    return positive_int("rows of block_size", rows), positive_int("columns of block_size", columns)
+
+
+def _check_blocks_fit(block_size: tuple[int, int], targets: list[Target]) -> None:
+    if block_size == (1, 1):
+        return
+    wrong = [target.name for target in targets if len(target.kernel.shape) != 2]
+    if wrong:
+        raise InvalidOption(
+            f"block_size={block_size} needs two-dimensional kernels; these are not: {', '.join(wrong)}. Choose "
+            "the others with layers=."
+        )

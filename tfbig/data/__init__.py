@@ -1,0 +1,1 @@
+"""Data: checked, cleaned, split and normalized before a model sees it."""

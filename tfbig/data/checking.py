@@ -1,0 +1,94 @@
+"""Checks of x and y before work starts. Needs NumPy only."""
+
+import contextlib
+from typing import Any
+
+import numpy as np
+
+from tfbig.errors import InvalidData
+
+# Finite-ness is checked in slices of about this many values, so that a memory-mapped array stays on disk.
+_SLICE_VALUES = 1 << 24
+
+
+def is_stream(x: Any) -> bool:
+    """Whether `x` yields batches itself (tf.data, PyDataset, a generator) instead of being an array."""
+    is_generator = hasattr(x, "__next__")
+    is_dataset = hasattr(x, "element_spec") or hasattr(x, "num_batches")
+    return is_generator or is_dataset
+
+
+def check_array(x: Any, name: str = "x") -> np.ndarray:
+    """Returns `x` as a numeric array of at least one row, all values finite.
+
+    Args:
+        x: An array, nested lists, a pandas frame or series, or an eager tensor; shape (rows, ...).
+        name: What messages call it.
+
+    Returns:
+        The array. float64 becomes float32, which is what Keras trains in; other dtypes stay.
+
+    Raises:
+        InvalidData: Text where numbers belong, no rows, rows of different lengths, NaN or infinite values.
+    """
+    array = _to_array(x, name)
+    if array.ndim == 0 or len(array) == 0 or array.size == 0:
+        raise InvalidData(f"{name} must hold at least one row; got an empty array of shape {array.shape}.")
+    if array.dtype == np.float64:
+        array = array.astype(np.float32)
+    _check_finite(array, name)
+    return array
+
+
+def check_pair(x: Any, y: Any, x_name: str = "x", y_name: str = "y") -> tuple[np.ndarray, np.ndarray]:
+    """Returns `x` and `y` checked as by `check_array`, and of the same number of rows."""
+    if y is None:
+        raise InvalidData(f"{y_name} is missing: {x_name} is an array, so its targets must be given too.")
+    x, y = check_array(x, x_name), check_array(y, y_name)
+    if len(x) != len(y):
+        raise InvalidData(
+            f"{x_name} and {y_name} must have one row per example each; got {len(x)} rows of {x_name} and "
+            f"{len(y)} of {y_name}."
+        )
+    return x, y
+
+
+def _to_array(x: Any, name: str) -> np.ndarray:
+    if hasattr(x, "to_numpy"):  # pandas
+        x = x.to_numpy()
+    try:
+        array = np.asarray(x)
+    except ValueError as error:
+        raise InvalidData(
+            f"{name} must be a rectangular array; its rows differ in shape ({error})."
+        ) from error
+    if array.dtype == object:
+        with contextlib.suppress(TypeError, ValueError):
+            array = array.astype(np.float64)
+    if array.dtype.kind not in "biuf":
+        example = array.flat[0] if array.size else ""
+        found = next((value for value in array.flat if isinstance(value, str)), example)
+        raise InvalidData(
+            f"{name} must hold numbers; got {array.dtype} values such as {found!r}. Encode text as numbers "
+            "first: tfbig.clean(x, y) does it for labels."
+        )
+    return array
+
+
+def _check_finite(array: np.ndarray, name: str) -> None:
+    if array.dtype.kind != "f":
+        return
+    rows_per_slice = max(1, _SLICE_VALUES * len(array) // array.size)
+    bad, first = 0, None
+    for start in range(0, len(array), rows_per_slice):
+        part = ~np.isfinite(array[start : start + rows_per_slice])
+        if part.any():
+            bad += int(part.sum())
+            if first is None:
+                position = np.argwhere(part)[0]
+                first = (start + int(position[0]), *map(int, position[1:]))
+    if bad:
+        raise InvalidData(
+            f"{name} must be finite; got {bad} NaN or infinite value{'s' * (bad > 1)}, the first at index "
+            f"{first}. tfbig.clean(x, y) drops such rows."
+        )

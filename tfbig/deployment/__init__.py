@@ -1,0 +1,1 @@
+"""Deployment: from a model to a proven LiteRT file, and back to predictions."""

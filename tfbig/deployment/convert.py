@@ -1,0 +1,175 @@
+"""Runs jobs in the converter's own process, so that its crash, its hang and its leaks are not the caller's."""
+
+import atexit
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from tfbig.deployment.converter_process import IDLE_SECONDS
+from tfbig.errors import ConversionCrashed, ConversionTimedOut, ExportFailed
+
+# The converter leaks some 20 MB a job: a process is replaced before that matters.
+_JOBS_PER_PROCESS = 20
+_LAST_WORDS = 30
+
+
+def run_job(job: dict[str, Any], timeout: float) -> dict[str, Any]:
+    """Runs one job in a warm converter process, starting one when none is idle.
+
+    Args:
+        job: What to do, as `converter_process` reads it.
+        timeout: Seconds after which the process is stopped.
+
+    Returns:
+        The answer.
+
+    Raises:
+        ExportFailed: The converter refused; the message holds its own words.
+        ConversionCrashed: Its process died.
+        ConversionTimedOut: It took longer than `timeout`.
+    """
+    with _borrowed() as process:
+        return process.run(job, timeout)
+
+
+def warm_up() -> None:
+    """Starts a converter process, so that it imports TensorFlow while the caller does other work."""
+    with _borrowed():
+        pass
+
+
+class _ConverterProcess:
+    """One child process, kept for several jobs."""
+
+    def __init__(self) -> None:
+        self.jobs_done = 0
+        self._last_used = time.monotonic()
+        self.healthy = True
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        package_root = str(Path(__file__).parents[2])
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")])),
+            "CUDA_VISIBLE_DEVICES": "-1",  # It would take the caller's GPU memory for nothing.
+            "TF_CPP_MIN_LOG_LEVEL": "1",
+        }
+        environment.pop("TF_USE_LEGACY_KERAS", None)
+        self._child = subprocess.Popen(
+            # -P: the current folder must not shadow modules the child imports.
+            [sys.executable, "-P", "-m", "tfbig.deployment.converter_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=environment,
+            text=True,
+        )
+        self._replies: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._read_replies, daemon=True).start()
+
+    @property
+    def reusable(self) -> bool:
+        # Well before the child ends by itself for want of jobs, so that the two cannot cross.
+        fresh = time.monotonic() - self._last_used < IDLE_SECONDS / 2
+        return self.healthy and fresh and self.jobs_done < _JOBS_PER_PROCESS and self._child.poll() is None
+
+    def run(self, job: dict[str, Any], timeout: float) -> dict[str, Any]:
+        start = self._log.seek(0, os.SEEK_END)
+        self.healthy = False  # until an answer has come: a KeyboardInterrupt here must not leave it in use
+        assert self._child.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # dead already: the missing reply says so
+            self._child.stdin.write(json.dumps(job) + "\n")
+            self._child.stdin.flush()
+        try:
+            line = self._replies.get(timeout=timeout)
+        except queue.Empty:
+            raise ConversionTimedOut(
+                f"The conversion took longer than timeout={timeout:g} seconds and was stopped. Allow more, or "
+                f"calibrate with fewer rows. Its last words:\n{self._words_since(start)}"
+            ) from None
+        if not line:
+            raise ConversionCrashed(
+                f"The converter's process died ({self._cause_of_death()}); nothing was written. Its last words:\n"
+                f"{self._words_since(start)}"
+            )
+        self.healthy, self.jobs_done, self._last_used = True, self.jobs_done + 1, time.monotonic()
+        answer = json.loads(line)
+        if not answer["ok"]:
+            raise ExportFailed(f"The converter refused: {answer['error']}")
+        return answer
+
+    def close(self) -> None:
+        """Stops the process, whatever it does."""
+        self._child.kill()
+        self._child.wait()
+        for pipe in (self._child.stdin, self._log):
+            with contextlib.suppress(OSError):
+                pipe.close()  # type: ignore[union-attr]
+
+    def _read_replies(self) -> None:
+        assert self._child.stdout is not None
+        with self._child.stdout as pipe:
+            for line in pipe:
+                self._replies.put(line)
+        self._replies.put("")
+
+    def _words_since(self, start: int) -> str:
+        self._log.seek(start)
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        return "\n".join(lines[-_LAST_WORDS:]) or "(none)"
+
+    def _cause_of_death(self) -> str:
+        code = self._child.wait()
+        with contextlib.suppress(ValueError):
+            return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        return f"exit status {code}"
+
+
+_idle: list[_ConverterProcess] = []
+_idle_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _borrowed() -> Iterator[_ConverterProcess]:
+    """Lends a process that no other thread uses; a healthy one is kept for the next job, others are stopped."""
+    process = _take() or _ConverterProcess()
+    try:
+        yield process
+    finally:
+        if process.reusable:
+            with _idle_lock:
+                _idle.append(process)
+        else:
+            process.close()
+
+
+def _take() -> _ConverterProcess | None:
+    while True:
+        with _idle_lock:
+            if not _idle:
+                return None
+            process = _idle.pop()
+        if process.reusable:
+            return process
+        process.close()
+
+
+@atexit.register
+def _close_all() -> None:
+    with _idle_lock:
+        while _idle:
+            _idle.pop().close()
+
+
+# A forked child (multiprocessing) must not talk through its parent's pipes.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_idle.clear)

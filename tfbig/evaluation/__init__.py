@@ -1,0 +1,1 @@
+"""Evaluation: scores by task and K-fold, for anything that predicts."""

@@ -1,0 +1,52 @@
+"""Outputs of anything that predicts, brought to one form. Knows neither Keras nor LiteRT by import."""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from tfbig.errors import InvalidModel
+
+# Below this many rows a traced predict function costs more than it saves.
+_EAGER_ROWS, _BATCH = 4096, 128
+
+
+def outputs_of(model: Any, x: np.ndarray) -> np.ndarray:
+    """Returns the model's raw outputs for x, shape (rows,) or (rows, outputs).
+
+    Args:
+        model: A Keras model, a `LiteModel`, or anything with `predict`.
+        x: Inputs of shape (rows, ...).
+
+    Returns:
+        A NumPy array of floats.
+
+    Raises:
+        InvalidModel: It has no `predict`, or gives something else than one number or one row of numbers per row.
+    """
+    if _is_keras(model):
+        outputs = _keras_outputs(model, x)
+    elif hasattr(model, "predict"):
+        outputs = model.predict(x)
+    else:
+        raise InvalidModel(f"Expected a model with predict; got {type(model).__name__}.")
+    outputs = np.asarray(outputs)
+    if outputs.dtype.kind not in "biuf" or outputs.ndim not in (1, 2) or len(outputs) != len(x):
+        raise InvalidModel(
+            f"Expected outputs of shape (rows,) or (rows, outputs) for {len(x)} rows; got {outputs.dtype} values "
+            f"of shape {outputs.shape}."
+        )
+    return outputs
+
+
+def _is_keras(model: Any) -> bool:
+    # A process without Keras holds no Keras model, and scoring a LiteRT file must not load it.
+    keras = sys.modules.get("keras")
+    return keras is not None and isinstance(model, keras.Model)
+
+
+def _keras_outputs(model: Any, x: np.ndarray) -> Any:
+    if len(x) > _EAGER_ROWS:
+        return model.predict(x, batch_size=_BATCH, verbose=0)
+    parts = [model(x[start : start + _BATCH], training=False) for start in range(0, len(x), _BATCH)]
+    return np.concatenate([np.asarray(part) for part in parts])

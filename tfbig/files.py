@@ -1,0 +1,69 @@
+"""Files that appear whole or not at all."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tfbig.errors import OutputExists, OutputNotWritable, TfbigError
+
+
+def check_output(path: str | os.PathLike[str], *, suffix: str, overwrite: bool) -> Path:
+    """Checks, before work starts, that a file can be written at `path`, and makes its folder.
+
+    Args:
+        path: Where the file is to appear.
+        suffix: The ending it must have, with the dot.
+        overwrite: Whether a file that is already there may be replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputNotWritable: It has another ending, is a folder, or its folder cannot be made or written.
+        OutputExists: It exists and `overwrite` is false.
+    """
+    target = Path(path)
+    if target.suffix != suffix:
+        raise OutputNotWritable(f"The output path must end in {suffix!r}; got {str(target)!r}.")
+    if target.is_dir():
+        raise OutputNotWritable(f"The output path must be a file; {str(target)!r} is a folder.")
+    if target.exists() and not overwrite:
+        raise OutputExists(f"{str(target)!r} exists already. Pass overwrite=True to replace it.")
+    folder = target.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Asking the file system beats reading permission bits: root, read-only mounts and full disks lie.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputNotWritable(
+            f"Nothing can be written in {str(folder)!r} ({error.strerror or error}). "
+            "Choose another folder or change its permissions."
+        ) from error
+    return target
+
+
+@contextlib.contextmanager
+def written_whole(target: Path) -> Iterator[Path]:
+    """Yields a path beside `target` to write to; moves it into place only if the block ends well.
+
+    The temporary path keeps the ending of `target`, since writers choose a format by it. Whatever happens,
+    nothing half-written stays behind.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        staged = folder / target.name
+        yield staged
+        os.replace(staged, target)
+    except TfbigError:
+        raise
+    except OSError as error:
+        raise OutputNotWritable(
+            f"{str(target)!r} could not be written ({error.strerror or error}). "
+            "What was there before is unchanged."
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,6 @@
+"""Builders of plain Keras models."""
+
+from tfbig.models.cnn import cnn
+from tfbig.models.mlp import mlp
+
+__all__ = ["cnn", "mlp"]

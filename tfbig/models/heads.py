@@ -1,0 +1,64 @@
+"""What all builders share: the input, the head that suits a task, and the checks of their arguments."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from tfbig.backend import keras
+from tfbig.errors import InvalidOption, unknown_choice
+from tfbig.options import positive_int
+
+TASKS = ("binary", "multiclass", "multilabel", "regression")
+
+# The head's name carries the task's kind along, through saving and loading too: classifiers give logits.
+LOGITS, VALUES = "logits", "values"
+
+
+def check_task(task: str | None, outputs: int) -> str:
+    """Returns the task: the one named, or "multiclass" when there are several outputs and none is named.
+
+    Raises:
+        InvalidOption: Unknown, or not decided by, or at odds with, the number of outputs.
+    """
+    outputs = positive_int("outputs", outputs)
+    if task is None:
+        if outputs == 1:
+            raise InvalidOption(
+                'One output may be a class or a number: pass task="binary" or task="regression".'
+            )
+        return "multiclass"
+    if task not in TASKS:
+        raise unknown_choice("task", task, TASKS)
+    if task == "binary" and outputs != 1:
+        raise InvalidOption(f'task="binary" has 1 output, the logit of class 1; got outputs={outputs}.')
+    if task == "multiclass" and outputs < 2:
+        raise InvalidOption('task="multiclass" needs an output per class, so at least 2; got 1.')
+    return task
+
+
+def check_input_shape(input_shape: Any, *, ranks: Sequence[int], example: str) -> tuple[int, ...]:
+    """Returns the input shape, without the batch axis, as a tuple of one of the given lengths."""
+    shape = (input_shape,) if isinstance(input_shape, int) else tuple(input_shape)
+    if len(shape) not in ranks:
+        expected = " or ".join(map(str, ranks))
+        raise InvalidOption(
+            f"input_shape must have {expected} axes besides the batch, such as {example}; got {shape}."
+        )
+    return tuple(positive_int("each axis of input_shape", size) for size in shape)
+
+
+def regularizer(l1: float, l2: float) -> Any:
+    """Returns Keras's regularizer for the two penalties, or None when both are 0."""
+    if l1 < 0 or l2 < 0:
+        raise InvalidOption(f"l1 and l2 are penalties of at least 0; got l1={l1!r}, l2={l2!r}.")
+    return keras.regularizers.L1L2(l1=l1, l2=l2) if l1 or l2 else None
+
+
+def head(task: str, outputs: int, *, l1: float, l2: float, denormalizer: Any = None) -> list[Any]:
+    """Returns the last layers: a linear `Dense` of logits or values, then the denormalizer if there is one."""
+    if denormalizer is not None and task != "regression":
+        raise InvalidOption(
+            f'A denormalizer turns outputs into values of y, for task="regression"; got {task!r}.'
+        )
+    name = VALUES if task == "regression" else LOGITS
+    dense = keras.layers.Dense(outputs, kernel_regularizer=regularizer(l1, l2), name=name)
+    return [dense] if denormalizer is None else [dense, denormalizer]

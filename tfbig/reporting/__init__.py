@@ -1,0 +1,1 @@
+"""Reporting: records made into tables and pages."""

@@ -1,0 +1,1 @@
+"""Training: Keras's own loop, with the choices made."""

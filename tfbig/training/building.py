@@ -1,0 +1,46 @@
+"""Builders: functions that make the model that will be trained, from the training rows if they ask for them."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from tfbig.backend import keras
+from tfbig.errors import InvalidModel
+
+_NEEDED_OF_A_BUILDER = (
+    "A builder takes no arguments, or (x_train), or (x_train, y_train), and returns a keras.Model"
+)
+
+
+def is_builder(model: Any) -> bool:
+    """Whether `model` is a function that makes a model, rather than a model."""
+    return callable(model) and not isinstance(model, keras.Model)
+
+
+def build_model(build: Callable[..., Any], x_train: Any, y_train: Any) -> Any:
+    """Calls the builder; one with parameters is given the training rows, so that what it fits is fitted on those.
+
+    Args:
+        build: `build()`, `build(x_train)` or `build(x_train, y_train)`.
+        x_train: The training rows.
+        y_train: Their targets.
+
+    Returns:
+        The model.
+
+    Raises:
+        InvalidModel: The builder asks for more, or returns something else than a Keras model.
+    """
+    name = getattr(build, "__name__", repr(build))
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = [
+        p for p in inspect.signature(build).parameters.values() if p.default is inspect.Parameter.empty
+    ]
+    wanted = [p for p in parameters if p.kind in kinds]
+    if len(wanted) > 2 or any(p.kind is inspect.Parameter.KEYWORD_ONLY for p in parameters):
+        asked = ", ".join(p.name for p in parameters)
+        raise InvalidModel(f"{_NEEDED_OF_A_BUILDER}; {name} asks for ({asked}). Bind the rest in a lambda.")
+    model = build(*(x_train, y_train)[: len(wanted)])
+    if not isinstance(model, keras.Model):
+        raise InvalidModel(f"{_NEEDED_OF_A_BUILDER}; {name} returned {type(model).__name__}.")
+    return model
