@@ -37,3 +37,12 @@ def blobs():
     centres = np.array([[3, 0, 0, 0], [0, 3, 0, 0], [0, 0, 3, 0]], np.float32)
     x = (centres[y] + generator.normal(scale=0.5, size=(200, 4))).astype(np.float32)
     return x, y
+
+
+@pytest.fixture(scope="session")
+def digits_lite(digits, digits_model, tmp_path_factory):
+    """`digits_model` as an int8 LiteRT file. Shared by tests: none may change it."""
+    import tfbig
+
+    path = tmp_path_factory.mktemp("lite") / "digits.tflite"
+    return tfbig.export(digits_model, path, quantize="int8", calibration=digits.x_train)

@@ -1,5 +1,6 @@
 """Magnitude pruning of Keras 3 models, by TFMOT's masks and schedules."""
 
+import warnings
 from typing import Any
 
 from tfbig.backend import keras, tf
@@ -100,7 +101,8 @@ class Prune(keras.callbacks.Callback):
             raise InvalidData(
                 "Pruning needs to know how long an epoch is: pass steps_per_epoch for this stream."
             )
-        self._updates = self.plan_for(steps * self.params["epochs"])
+        self._total_steps = steps * self.params["epochs"]
+        self._updates = self.plan_for(self._total_steps)
         self._step = self.params.get("initial_epoch", 0) * steps
         self._install(targets)
         self._update_masks()
@@ -121,6 +123,12 @@ class Prune(keras.callbacks.Callback):
             # Weight averaging and restored best weights may have written over the zeros.
             target.kernel.assign(target.kernel * constraint.mask)
         self.report = measured([target for target, _ in self._installed], self._skipped, self.asked)
+        if self._updates:
+            warnings.warn(
+                f"Training stopped after {self._step} of {self._total_steps} steps, before the pruning schedule "
+                f"ended: kernels are at {self.report.overall:.1%} instead of {self._updates[-1].sparsity:.0%}.",
+                stacklevel=2,
+            )
         self.release()
 
     def release(self) -> None:

@@ -56,6 +56,13 @@ def load_model(path: str | os.PathLike[str]) -> Any:
 
     Raises:
         UnreadableFile: There is no such file, it is of another kind, broken, or asks to run code.
+
+    Example:
+        >>> import tempfile, tfbig
+        >>> path = tempfile.mkdtemp() + "/model.keras"
+        >>> _ = tfbig.save_model(tfbig.models.mlp((4,), 3), path)
+        >>> load_model(path).name
+        'mlp'
     """
     source = Path(path)
     if not source.exists():

@@ -1,0 +1,38 @@
+import keras
+import numpy as np
+import pytest
+
+import tfbig
+from tfbig.compression.sparsity import SparsityReport
+from tfbig.errors import InvalidModel
+
+
+def test_zeros_are_counted_per_layer_and_over_all():
+    model = tfbig.models.mlp((4,), 2, hidden=(5,))
+    kernel = model.layers[0].kernel.numpy()
+    kernel[:3] = 0
+    model.layers[0].kernel.assign(kernel)
+    report = tfbig.sparsity(model)
+    assert [(layer.weights, layer.zeros) for layer in report.layers] == [(4 * 5, 3 * 5), (5 * 2, 0)]
+    assert report.overall == 15 / 30
+
+
+def test_layers_of_nested_models_are_named_by_their_path_and_shared_ones_come_once():
+    shared = keras.layers.Dense(4, name="shared")
+    inner = keras.Sequential([keras.Input((4,)), shared], name="inner")
+    x = keras.Input((4,))
+    model = keras.Model(x, keras.layers.Dense(2, name="head")(shared(inner(x))))
+    assert [layer.name for layer in tfbig.sparsity(model).layers] == ["inner/shared", "head"]
+
+
+def test_the_report_goes_through_json():
+    report = tfbig.sparsity(tfbig.models.mlp((4,), 2, batch_norm=True))
+    assert SparsityReport.from_json(report.to_json()) == report
+
+
+def test_a_model_that_is_not_built_is_refused():
+    model = keras.Sequential([keras.layers.Dense(2)])
+    with pytest.raises(InvalidModel, match="has no weights yet: build it"):
+        tfbig.sparsity(model)
+    model(np.zeros((1, 3), "float32"))
+    assert tfbig.sparsity(model).overall == 0
