@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--dataset", default="digits", help="digits (default), wine, breast_cancer or diabetes")
     demo.add_argument("--out", default="savedmodels", help="folder to write into (default: savedmodels)")
     demo.add_argument("--seed", type=int, default=0, help="seed of the split, the weights and the training")
-    demo.add_argument("--quick", action="store_true", help="train for a third of the epochs")
+    demo.add_argument("--quick", action="store_true", help="train for a third of the epochs, prune for half")
     demo.set_defaults(run=_demo)
     return parser
 
@@ -137,7 +137,8 @@ def _console_progress(console):
             self.bar = self.bars.add_task(text, total=total or None, note="")
 
         def step(self, logs: Mapping[str, float] | None = None) -> None:
-            shown = [name for name in ("loss", "accuracy", "mae", "val_loss") if name in (logs or {})]
+            logs = logs or {}
+            shown = [name for name in ("loss", "accuracy", "mae", "val_loss") if name in logs]
             note = " ".join(f"{name} {logs[name]:.3f}" for name in shown)
             self.bars.update(self.bar, advance=1, note=note)
 

@@ -53,8 +53,9 @@ def written_whole(target: Path) -> Iterator[Path]:
     The temporary path keeps the ending of `target`, since writers choose a format by it. Whatever happens,
     nothing half-written stays behind.
     """
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    folder = None
     try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         staged = folder / target.name
         yield staged
         os.replace(staged, target)
@@ -66,4 +67,5 @@ def written_whole(target: Path) -> Iterator[Path]:
             "What was there before is unchanged."
         ) from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -113,11 +113,11 @@ def size_against_score(points: Sequence[tuple[str, int, float]], metric: str) ->
         metric: What the score is.
     """
     figure, ax = _figure(6.4, 3.8)
-    for i, (name, size, value) in enumerate(points):
-        ax.scatter(size / 1000, value, s=60, color=_BLUE if i % 2 else _ORANGE, zorder=3)
+    for name, size, value in points:
+        ax.scatter(size / 1000, value, s=60, color=_BLUE, zorder=3)
         ax.annotate(name, (size / 1000, value), textcoords="offset points", xytext=(8, 6))
     ax.set(xlabel="gzipped file size (kB)", ylabel=metric)
-    ax.set_xlim(left=0)
-    ax.margins(x=0.2, y=0.3)
+    ax.margins(y=0.3)
+    ax.set_xlim(0, 1.35 * max(size for _, size, _ in points) / 1000)  # room for the names
     ax.grid(alpha=0.25)
     return figure
