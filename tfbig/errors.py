@@ -77,6 +77,10 @@ def unknown_choice(what: str, name: object, choices: Iterable[object]) -> Invali
         >>> print(unknown_choice("task", "regresion", ["binary", "regression"]))
         task must be one of 'binary', 'regression'; got 'regresion'. Did you mean 'regression'?
     """
-    listed = [repr(choice) for choice in choices]
-    hint = did_you_mean(str(name), [choice.strip("'") for choice in listed])
+    shown = {str(choice): repr(choice) for choice in choices}
+    listed = shown.values()
+    near = difflib.get_close_matches(str(name), shown, n=1, cutoff=0.6) or [
+        text for text in shown if text.lower() == str(name).lower()
+    ]
+    hint = f" Did you mean {shown[near[0]]}?" if near else ""
     return InvalidOption(f"{what} must be one of {', '.join(listed)}; got {name!r}.{hint}")

@@ -28,16 +28,16 @@ def check_output(path: str | os.PathLike[str], *, suffix: str, overwrite: bool) 
     target = Path(path)
     if target.suffix != suffix:
         raise OutputNotWritable(f"The output path must end in {suffix!r}; got {str(target)!r}.")
-    if target.is_dir():
+    if os.path.isdir(target):
         raise OutputNotWritable(f"The output path must be a file; {str(target)!r} is a folder.")
-    if target.exists() and not overwrite:
+    if os.path.exists(target) and not overwrite:
         raise OutputExists(f"{str(target)!r} exists already. Pass overwrite=True to replace it.")
     folder = target.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Asking the file system beats reading permission bits: root, read-only mounts and full disks lie.
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        # The name is tried too, as `written_whole` will use it: it may be too long.
+        os.rmdir(tempfile.mkdtemp(prefix=f".{target.name}.", dir=folder))
     except OSError as error:
         raise OutputNotWritable(
             f"Nothing can be written in {str(folder)!r} ({error.strerror or error}). "

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import operator
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -71,10 +72,13 @@ def _merged_signature(function: Callable[..., Any], other: Callable[..., Any] | 
 
 def positive_int(name: str, value: Any, *, minimum: int = 1) -> int:
     """Returns `value` as an int of at least `minimum`, else raises `InvalidOption`."""
-    whole = isinstance(value, int) or (hasattr(value, "__index__") and not isinstance(value, bool))
-    if isinstance(value, bool) or not whole or int(value) < minimum:
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < minimum:
         raise InvalidOption(f"{name} must be a whole number of at least {minimum}; got {value!r}.")
-    return int(value)
+    return number
 
 
 def fraction(name: str, value: Any, *, closed_above: bool = False) -> float:

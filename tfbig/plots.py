@@ -54,17 +54,23 @@ def confusion_matrix(targets: Any, predicted: Any, classes: Sequence[str] = ()) 
         predicted: Predicted labels, shape (rows,).
         classes: Names of the classes; numbers by default.
     """
-    from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
+    import numpy as np
+    from sklearn.metrics import confusion_matrix
 
     if getattr(targets, "ndim", 1) > 1:  # several labels a row: one 2 × 2 over all of them
-        targets, predicted = targets.ravel(), predicted.ravel()
+        targets, predicted, classes = targets.ravel(), predicted.ravel(), ("0", "1")
     count = max(int(targets.max()), int(predicted.max())) + 1
     names = list(classes) if len(classes) >= count else [str(i) for i in range(count)]
     matrix = confusion_matrix(targets, predicted, labels=list(range(len(names))))
     side = 2.6 + 0.42 * len(names)
     figure, ax = _figure(side + 0.8, side)
-    display = ConfusionMatrixDisplay(matrix, display_labels=names)
-    display.plot(ax=ax, cmap="Blues", colorbar=False, values_format="d")
+    # Drawn here: scikit-learn's display would load pyplot.
+    ax.imshow(matrix, cmap="Blues")
+    for row, column in np.ndindex(*matrix.shape):
+        color = "white" if matrix[row, column] > matrix.max() / 2 else "black"
+        ax.text(column, row, str(matrix[row, column]), ha="center", va="center", color=color)
+    ax.set_xticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), names)
     if max(map(len, names)) > 3:
         ax.tick_params(axis="x", labelrotation=45)
     ax.set(xlabel="predicted", ylabel="true")

@@ -44,7 +44,7 @@ class Record:
             raise UnreadableFile(f"A {cls.__name__} has no fields {sorted(unknown)}; it has {sorted(hints)}.")
         try:
             return cls(**{name: _restored(value, hints[name]) for name, value in values.items()})
-        except TypeError as error:
+        except (AttributeError, TypeError) as error:
             raise UnreadableFile(f"This is not a complete {cls.__name__}: {error}.") from error
 
     @classmethod
@@ -54,18 +54,31 @@ class Record:
         Raises:
             UnreadableFile: The text is not JSON, or not such a record.
         """
-        text = source if isinstance(source, str) else Path(source).read_text()
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UnreadableFile(
-                f"Expected a {cls.__name__} as JSON; got text that is not JSON: {error}."
-            ) from error
-        if not isinstance(values, dict):
-            raise UnreadableFile(
-                f"Expected a {cls.__name__} as a JSON object; got a {type(values).__name__}."
-            )
-        return cls.from_dict(values)
+        return cls.from_dict(read_object(source, cls.__name__))
+
+
+def read_object(source: str | os.PathLike[str], what: str) -> dict[str, Any]:
+    """Returns the JSON object that a text, or the file at a `pathlib.Path`, holds.
+
+    Args:
+        source: The text or the path.
+        what: What messages say was expected.
+
+    Raises:
+        UnreadableFile: There is no such file, or it holds no JSON object.
+    """
+    try:
+        text = source if isinstance(source, str) else Path(source).read_text(encoding="utf-8")
+        values = json.loads(text)
+    except OSError as error:
+        raise UnreadableFile(f"{str(source)!r} cannot be read ({error.strerror or error}).") from error
+    except UnicodeDecodeError as error:
+        raise UnreadableFile(f"Expected a {what} as JSON; {str(source)!r} is not text: {error}.") from error
+    except json.JSONDecodeError as error:
+        raise UnreadableFile(f"Expected a {what} as JSON; got text that is not JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise UnreadableFile(f"Expected a {what} as a JSON object; got a {type(values).__name__}.")
+    return values
 
 
 def _plain(value: Any) -> Any:

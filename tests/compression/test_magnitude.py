@@ -162,13 +162,14 @@ def test_training_that_stops_before_the_schedule_ends_is_said(model, blobs):
     stop = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: setattr(model, "stop_training", True)
     )
-    with pytest.warns(UserWarning, match=r"Training stopped after 7 of 70 steps.*14\.\d% instead of 50%"):
+    with pytest.warns(UserWarning, match=r"Training stopped after 7 of 70 steps.*at \d+\.\d% instead of 50%"):
         compiled(model).fit(*blobs, epochs=10, callbacks=[tfbig.Prune(0.5), stop], verbose=0)
 
 
 def test_best_weights_of_an_earlier_epoch_come_back_sparse(model, blobs):
-    early = keras.callbacks.EarlyStopping("loss", mode="max", patience=50, restore_best_weights=True)
-    thin = tfbig.prune(model, *blobs, sparsity=0.75, epochs=6, callbacks=[early], verbose=0)
+    falling = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update(score=-epoch))
+    early = keras.callbacks.EarlyStopping("score", mode="max", patience=50, restore_best_weights=True)
+    thin = tfbig.prune(model, *blobs, sparsity=0.75, epochs=6, callbacks=[falling, early], verbose=0)
     assert early.best_epoch == 0
     assert share_of_zeros(thin) == pytest.approx(0.75, abs=0.01)
 

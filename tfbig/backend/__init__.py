@@ -5,10 +5,11 @@ from here, so that the check of the Keras backend happens once, before anything 
 """
 
 import os
+import sys
 
 from tfbig.errors import WrongBackend
 
-_ASKED = os.environ.get("KERAS_BACKEND", "tensorflow")
+_ASKED = os.environ.get("KERAS_BACKEND") or "tensorflow"  # Keras takes an empty one as unset
 _FIX = (
     "tfbig needs Keras on the TensorFlow backend; got {got!r}. Set KERAS_BACKEND=tensorflow (or change "
     "~/.keras/keras.json) before Keras is imported."
@@ -17,7 +18,15 @@ _FIX = (
 if _ASKED != "tensorflow":
     raise WrongBackend(_FIX.format(got=_ASKED))
 
-import keras  # noqa: E402
+try:
+    import keras
+except ImportError as error:
+    # keras.json may name a backend that is not even installed.
+    _config = sys.modules.get("keras.src.backend.config")
+    _got = _config.backend() if _config is not None else "tensorflow"
+    if _got != "tensorflow":
+        raise WrongBackend(_FIX.format(got=_got)) from error
+    raise
 import tensorflow as tf  # noqa: E402
 
 if keras.backend.backend() != "tensorflow":

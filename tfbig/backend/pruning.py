@@ -17,7 +17,11 @@ _VARIABLE = "TF_USE_LEGACY_KERAS"
 @functools.cache
 def tfmot() -> ModuleType:
     """Returns the `tensorflow_model_optimization` module (about 2 s the first time)."""
-    _ = tf.keras.Model  # `tf.keras` is resolved lazily, once: this pins it to what the user's process uses.
+    import tensorflow.compat.v1
+    import tensorflow.compat.v2
+
+    # `keras` is resolved lazily, once, in each of these: touching it pins it to what the user's process uses.
+    _ = [module.keras.Model for module in (tf, tensorflow.compat.v1, tensorflow.compat.v2)]
     before = os.environ.get(_VARIABLE)
     try:
         import tensorflow_model_optimization
@@ -55,8 +59,24 @@ def magnitude_mask(weights: Any, sparsity: float, block_size: tuple[int, int] = 
         training_step_fn=lambda: 0,
         pruning_vars=[],
         pruning_schedule=lambda step: (True, sparsity),
-        block_size=block_size,
+        block_size=(1, 1),
         block_pooling_type="AVG",
     )
-    _, mask = engine._maybe_update_block_mask(tf.convert_to_tensor(weights))
-    return mask
+    weights = tf.convert_to_tensor(weights)
+    rows, columns = block_size
+    if (rows, columns) == (1, 1):
+        return engine._update_mask(weights)[1]
+    # TFMOT's own pooling fails where one block spans an axis, and misplaces blocks where the border cuts one;
+    # where neither happens this is its mask.
+    height, width = weights.shape
+    means = _block_sums(tf.abs(weights), rows, columns) / _block_sums(tf.ones_like(weights), rows, columns)
+    _, mask = engine._update_mask(means)
+    return tf.repeat(tf.repeat(mask, rows, axis=0), columns, axis=1)[:height, :width]
+
+
+def _block_sums(values: Any, rows: int, columns: int) -> Any:
+    """Sums each block of a matrix; blocks that the border cuts are filled up with zeros."""
+    height, width = values.shape
+    padded = tf.pad(values, [[0, -height % rows], [0, -width % columns]])
+    down, across = padded.shape[0] // rows, padded.shape[1] // columns
+    return tf.reduce_sum(tf.reshape(padded, (down, rows, across, columns)), axis=(1, 3))

@@ -9,14 +9,22 @@ import numpy as np
 
 from tfbig.backend import keras
 from tfbig.backend.internals import keras_seed_state, tensorflow_seed_state
+from tfbig.errors import InvalidOption
+from tfbig.options import positive_int
 
 
 @contextlib.contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
     """Seeds Python, NumPy, Keras and TensorFlow for the block, and restores all four after it.
 
+    One thing cannot be put back: seeding clears TensorFlow's cache of kernels, so an eager random op with a seed
+    of its own, `tf.random.uniform([], seed=5)`, starts its private sequence again after the block.
+
     Args:
-        seed: The seed, or None to leave every generator alone.
+        seed: The seed, from 0 to 2³² - 1, or None to leave every generator alone.
+
+    Raises:
+        InvalidOption: The seed is no such number.
 
     Example:
         >>> random.seed(1)
@@ -30,6 +38,8 @@ def seeded(seed: int | None) -> Iterator[None]:
     if seed is None:
         yield
         return
+    if positive_int("seed", seed, minimum=0) >= 2**32:
+        raise InvalidOption(f"seed must be below 2**32, NumPy's limit; got {seed!r}.")
     python_state, numpy_state = random.getstate(), np.random.get_state()
     with keras_seed_state(), tensorflow_seed_state():
         try:

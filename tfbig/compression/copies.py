@@ -25,5 +25,4 @@ def copy_model(model: Any) -> Any:
         mine.trainable = theirs.trainable
     if model.compiled:
         copy.compile_from_config(model.get_compile_config())
-        copy._tfbig_chose_loss = getattr(model, "_tfbig_chose_loss", False)
     return copy

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tfbig.data.checking import check_array
+from tfbig.data.checking import check_array, rows_fit
 from tfbig.errors import InvalidData
 
 InputShapes = Mapping[str, tuple[tuple[int | None, ...], str]]
@@ -71,10 +71,7 @@ def _by_name(data: Any, inputs: InputShapes) -> dict[str, Any]:
 
 def _check_column(name: str, values: Any, shape: tuple[int | None, ...], dtype: str) -> np.ndarray:
     array = check_array(values, "calibration")
-    fits = array.ndim == len(shape) + 1 and all(
-        want is None or want == got for want, got in zip(shape, array.shape[1:], strict=True)
-    )
-    if not fits:
+    if not rows_fit(shape, array):
         raise InvalidData(
             f"Calibration rows for input {name!r} must have shape {shape}; got {array.shape[1:]} "
             f"(an array of shape {array.shape})."
@@ -85,4 +82,11 @@ def _check_column(name: str, values: Any, shape: tuple[int | None, ...], dtype: 
             f"Calibration rows for input {name!r} must be {dtype}, as the model takes them; got {array.dtype}. "
             "Pass rows as they look in use: same units, same preprocessing."
         )
+    if not wants_float:
+        cast = array.astype(dtype)
+        if not np.array_equal(cast, array):
+            raise InvalidData(
+                f"Calibration rows for input {name!r} do not fit into {dtype}, which the model takes."
+            )
+        return cast
     return array.astype(dtype)

@@ -1,6 +1,7 @@
 """Checks of x and y before work starts. Needs NumPy only."""
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,13 @@ def check_array(x: Any, name: str = "x") -> np.ndarray:
     return array
 
 
+def rows_fit(wanted: Sequence[int | None], array: np.ndarray) -> bool:
+    """Whether the rows of `array` have the shape `wanted`, in which None and -1 stand for any size."""
+    return array.ndim == len(wanted) + 1 and all(
+        want in (None, -1, got) for want, got in zip(wanted, array.shape[1:], strict=True)
+    )
+
+
 def check_pair(x: Any, y: Any, x_name: str = "x", y_name: str = "y") -> tuple[np.ndarray, np.ndarray]:
     """Returns `x` and `y` checked as by `check_array`, and of the same number of rows."""
     if y is None:
@@ -62,7 +70,7 @@ def _to_array(x: Any, name: str) -> np.ndarray:
         raise InvalidData(
             f"{name} must be a rectangular array; its rows differ in shape ({error})."
         ) from error
-    if array.dtype == object:
+    if array.dtype == object and not any(isinstance(value, str) for value in array.flat):
         with contextlib.suppress(TypeError, ValueError):
             array = array.astype(np.float64)
     if array.dtype.kind not in "biuf":

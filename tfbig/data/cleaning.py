@@ -81,7 +81,7 @@ def clean(x: Any, y: Any) -> Cleaned:
             f"x and y must have one row per example each; got {len(x)} rows of x and {len(y)} of y."
         )
     missing = _rows_where(np.isnan, x) | _missing_targets(y)
-    infinite = (_rows_where(np.isinf, x) | _rows_where(np.isinf, y)) & ~missing
+    infinite = (_rows_where(np.isinf, x) | _infinite_targets(y)) & ~missing
     kept = np.flatnonzero(~missing & ~infinite)
     duplicate = _repeated_rows(x[kept], y[kept])
     kept = kept[~duplicate]
@@ -106,8 +106,16 @@ def clean(x: Any, y: Any) -> Cleaned:
 
 
 def _numbers(x: Any) -> np.ndarray:
-    array = np.asarray(x.to_numpy() if hasattr(x, "to_numpy") else x)
     try:
+        # pandas.NA is no number; NaN is what it stands for.
+        array = x.to_numpy(na_value=np.nan) if hasattr(x, "to_numpy") else np.asarray(x)
+    except ValueError as error:
+        raise InvalidData(f"x must be a rectangular array; its rows differ in shape ({error}).") from error
+    try:
+        if array.dtype.kind in "US" or (
+            array.dtype == object and any(isinstance(v, str) for v in array.flat)
+        ):
+            raise ValueError("text")
         array = array.astype(np.float32)
     except (TypeError, ValueError) as error:
         raise InvalidData(
@@ -122,7 +130,11 @@ def _numbers(x: Any) -> np.ndarray:
 
 
 def _targets(y: Any) -> np.ndarray:
+    if y is None:
+        raise InvalidData("y is missing: every row of x needs its target.")
     array = np.asarray(y.to_numpy() if hasattr(y, "to_numpy") else y)
+    if array.dtype.kind == "U" and not hasattr(y, "dtype"):
+        array = np.asarray(y, object)  # NumPy would turn NaN into the text "nan", and 1 into "1"
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     return array
@@ -131,22 +143,36 @@ def _targets(y: Any) -> np.ndarray:
 def _rows_where(test: Any, array: np.ndarray) -> np.ndarray:
     if array.dtype.kind != "f":
         return np.zeros(len(array), bool)
-    return test(array).reshape(len(array), -1).any(axis=1)
+    return test(array).any(axis=tuple(range(1, array.ndim)))
 
 
 def _missing_targets(y: np.ndarray) -> np.ndarray:
     if y.dtype.kind != "O":
         return _rows_where(np.isnan, y)
-    # Only NaN differs from itself; None is what pandas and lists use for missing text.
     flat = y.reshape(len(y), -1)
-    return np.array([any(value is None or value != value for value in row) for row in flat], bool)
+    return np.array([any(map(_is_missing, row)) for row in flat], bool)
+
+
+def _is_missing(value: Any) -> bool:
+    # Only NaN differs from itself; None is what lists use for missing text.
+    try:
+        return value is None or bool(value != value)
+    except TypeError:  # pandas.NA does not say whether it differs
+        return True
+
+
+def _infinite_targets(y: np.ndarray) -> np.ndarray:
+    if y.dtype.kind != "O":
+        return _rows_where(np.isinf, y)
+    flat = y.reshape(len(y), -1)
+    return np.array([any(isinstance(v, float) and abs(v) == np.inf for v in row) for row in flat], bool)
 
 
 def _repeated_rows(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    seen: set[tuple[bytes, str]] = set()
+    seen: set[tuple[bytes, Any]] = set()
     repeated = np.zeros(len(x), bool)
     for i, (features, target) in enumerate(zip(x, y, strict=True)):
-        key = (features.tobytes(), repr(target))
+        key = (features.tobytes(), target.tobytes() if isinstance(target, np.ndarray) else repr(target))
         repeated[i] = key in seen
         seen.add(key)
     return repeated
@@ -154,6 +180,8 @@ def _repeated_rows(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _encoded(y: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...] | None]:
     """Labels as 0 … n - 1 with what they stood for; numbers that are no labels as they are."""
+    if y.dtype == object and not any(isinstance(value, str | bytes) for value in y.flat):
+        y = np.array(y.tolist())  # Objects only because a value was missing: numbers again without it.
     is_text = y.dtype.kind in "OUS"
     is_whole = y.dtype.kind in "biu" and y.ndim == 1
     if not is_text and not is_whole:

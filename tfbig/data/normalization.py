@@ -36,7 +36,7 @@ def normalizer(x: Any, *, invert: bool = False) -> "keras.layers.Normalization":
     values = values.reshape(-1, values.shape[-1] if values.ndim > 1 else 1)
     mean, variance = values.mean(axis=0), values.var(axis=0)
     # Rounding leaves a constant column with a variance near, but not at, zero.
-    constant = variance <= np.finfo(np.float32).eps * np.square(mean)
+    constant = variance <= np.square(np.finfo(np.float32).eps * mean)
     variance = np.where(constant | (variance == 0), 1.0, variance)
     return keras.layers.Normalization(
         axis=-1, mean=mean.astype(np.float32), variance=variance.astype(np.float32), invert=invert

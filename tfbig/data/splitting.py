@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from tfbig.data.checking import check_pair
-from tfbig.errors import InvalidData, InvalidOption
+from tfbig.errors import InvalidData, InvalidOption, unknown_choice
 from tfbig.options import checked, fraction
 
 
@@ -45,6 +45,8 @@ def split(x: Any, y: Any, *, test_size: float = 0.2, stratify: bool | str = "aut
     test_size = fraction("test_size", test_size)
     if test_size == 0:
         raise InvalidOption("test_size must be above 0; got 0.")
+    if not isinstance(stratify, bool) and stratify != "auto":
+        raise unknown_choice("stratify", stratify, ("auto", True, False))
     labels = y if stratify is True or (stratify == "auto" and is_labels(y)) else None
     try:
         x_train, x_test, y_train, y_test = train_test_split(

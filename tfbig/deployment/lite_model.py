@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tfbig.data.checking import rows_fit
 from tfbig.deployment.contents import read_contents
 from tfbig.deployment.reports import ExportReport, Latency
 from tfbig.errors import InvalidData, UnreadableFile
@@ -142,10 +143,7 @@ class LiteModel:
         for name, detail in self._in.items():
             values = np.asarray(given[name])
             fixed = detail["shape_signature"][1:]
-            fits = values.ndim == len(fixed) + 1 and all(
-                want in (-1, got) for want, got in zip(fixed, values.shape[1:], strict=True)
-            )
-            if not fits or not len(values):
+            if not rows_fit(fixed, values) or not len(values):
                 raise InvalidData(
                     f"Input {name!r} of {self.path.name} takes rows of shape {tuple(map(int, fixed))}; got an "
                     f"array of shape {values.shape}."

@@ -3,21 +3,25 @@
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from tfbig.backend import keras
 from tfbig.data.checking import check_pair
 from tfbig.data.splitting import is_labels
-from tfbig.errors import InvalidData, InvalidOption
+from tfbig.errors import InvalidData, InvalidModel, InvalidOption
 from tfbig.evaluation.evaluate import Scores, evaluate
 from tfbig.evaluation.metrics import HEADLINE
 from tfbig.evaluation.predicting import outputs_of
 from tfbig.options import checked, positive_int
 from tfbig.records import Record
+from tfbig.training import checks
+from tfbig.training.building import is_builder
 from tfbig.training.fit import fit
+from tfbig.training.objectives import infer_task
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +42,10 @@ class CrossValidation(Record):
     finished_scores: Mapping[str, tuple[float, ...]] | None
     predictions: np.ndarray
     seconds: tuple[float, ...]
+
+    def __eq__(self, other: object) -> bool:
+        # As text, since NaN, for rows that no fold held out, differs from itself.
+        return isinstance(other, CrossValidation) and self.to_json() == other.to_json()
 
     @property
     def headline(self) -> str:
@@ -115,25 +123,34 @@ def cross_validate(
         (3, (60, 2))
     """
     x, y = check_pair(x, y)
+    if not is_builder(build):
+        raise InvalidModel(
+            "cross_validate needs a builder, so that each fold starts with a fresh model; got "
+            f"{type(build).__name__}. Pass a function that makes the model: lambda: tfbig.models.mlp(...)."
+        )
     folds = split_folds(x, y, cv, groups, fit_options.get("seed"))
-    options = {"verbose": 0, **fit_options}
-    weights = options.pop("sample_weight", None)
-    weights = None if weights is None else np.asarray(weights)
-    if weights is not None and len(weights) != len(x):
-        raise InvalidData(f"sample_weight must have one weight per row of x, {len(x)}; got {len(weights)}.")
+    options, weights, fresh_optimizer = _per_fold(fit_options, len(x))
     held_out, finished, seconds = [], [], []
     predictions: np.ndarray | None = None
+    model = None
     for train, test in folds:
         began = time.perf_counter()
         part = None if weights is None else weights[train]
-        run = fit(build, x[train], y[train], sample_weight=part, **options)
-        outputs = outputs_of(run.model, x[test])
+        run = fit(build, x[train], y[train], sample_weight=part, optimizer=fresh_optimizer(), **options)
+        if run.model is model:
+            raise InvalidModel(
+                "The builder returned the same model twice: the second fold would start from the first one's "
+                "weights. Build the model inside the function."
+            )
+        model = run.model
+        task = _task(model, y)
+        outputs = outputs_of(model, x[test])
         if predictions is None:
             predictions = np.full((len(x), *outputs.shape[1:]), np.nan, np.float32)
         predictions[test] = outputs
-        held_out.append(evaluate(_Given(outputs), x[test], y[test]))
+        held_out.append(evaluate(_Given(outputs), x[test], y[test], task=task))
         if finish is not None:
-            finished.append(evaluate(finish(run.model, x[train], y[train]), x[test], y[test]))
+            finished.append(evaluate(finish(model, x[train], y[train]), x[test], y[test], task=task))
         seconds.append(time.perf_counter() - began)
     assert predictions is not None
     return CrossValidation(
@@ -143,6 +160,28 @@ def cross_validate(
         predictions=predictions,
         seconds=tuple(seconds),
     )
+
+
+def _per_fold(fit_options: Mapping[str, Any], rows: int) -> tuple[dict[str, Any], Any, Callable[[], Any]]:
+    """What every fold's fit is given, the weights to cut, and a function that makes each fold's optimizer."""
+    options: dict[str, Any] = {"verbose": 0, **fit_options}
+    for name in ("callbacks", "metrics"):
+        if isinstance(options.get(name), Iterator):  # would be empty after the first fold
+            options[name] = list(options[name])
+    weights = checks.sample_weight(options.pop("sample_weight", None), rows)
+    optimizer = options.pop("optimizer", None)
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        return options, weights, lambda: optimizer
+    settings = optimizer.get_config()  # now: a schedule or callback may change the learning rate in a fold
+    return options, weights, lambda: type(optimizer).from_config(settings)
+
+
+def _task(model: Any, y: np.ndarray) -> str | None:
+    """The task as the model's head and all of y say it; None leaves it to each fold's outputs."""
+    try:
+        return infer_task(model, y)
+    except InvalidModel:
+        return None
 
 
 def split_folds(x: np.ndarray, y: np.ndarray, cv: Any, groups: Any, seed: int | None) -> list[Any]:
@@ -158,25 +197,31 @@ def split_folds(x: np.ndarray, y: np.ndarray, cv: Any, groups: Any, seed: int | 
         raise InvalidData(f"groups must have one entry per row of x, {len(x)}; got {len(groups)}.")
     if isinstance(cv, int | np.integer):
         count = positive_int("cv", cv, minimum=2)
-        _check_fold_count(count, y)
         if groups is not None:
             cv = GroupKFold(count)
         else:
+            _check_fold_count(count, y)
             kind = StratifiedKFold if is_labels(y) else KFold
             cv = kind(count, shuffle=True, random_state=seed)
-    if hasattr(cv, "split"):
+    if hasattr(cv, "split") and not isinstance(cv, str):
         try:
             folds = list(cv.split(x, y, groups))
         except ValueError as error:
             raise InvalidData(f"{type(cv).__name__} cannot split these {len(x)} rows: {error}") from error
-    elif isinstance(cv, Iterable):
-        folds = [tuple(np.asarray(indices) for indices in pair) for pair in cv]
+    elif isinstance(cv, Iterable) and not isinstance(cv, str):
+        pairs = list(cv)
+        if not all(isinstance(pair, tuple | list | np.ndarray) for pair in pairs):
+            raise InvalidOption(f"cv must hold pairs of index arrays; got {pairs[0]!r}.")
+        folds = [tuple(np.asarray(indices) for indices in pair) for pair in pairs]
     else:
         raise InvalidOption(
             f"cv must be a number of folds, a scikit-learn splitter or a list of index pairs; got {cv!r}."
         )
     if not folds or any(len(pair) != 2 or not len(pair[0]) or not len(pair[1]) for pair in folds):
         raise InvalidOption("cv must give at least one pair of non-empty train and test indices.")
+    for indices in (indices for pair in folds for indices in pair):
+        if indices.dtype.kind in "iu" and (indices.min() < -len(x) or indices.max() >= len(x)):
+            raise InvalidOption(f"cv names row {indices.max()}; x has {len(x)} rows, from 0.")
     return folds
 
 

@@ -63,10 +63,18 @@ def score(task: str, outputs: np.ndarray, y: np.ndarray) -> tuple[dict[str, floa
             else int((~np.isfinite(outputs)).sum())
         )
         raise InvalidData(f"The model gives NaN or infinite outputs for {bad} of {len(outputs)} rows.")
+    columns = 1 if outputs.ndim == 1 else outputs.shape[1]
+    targets = 1 if y.ndim == 1 else y.shape[1]
+    if task == "multiclass" and columns < 2:
+        raise InvalidData("A multiclass task has an output per class; the model gives 1 output per row.")
+    if task == "binary" and columns != 1:
+        raise InvalidData(f"A binary task has 1 output per row; the model gives {columns} outputs.")
+    if columns != targets and not (task == "multiclass" and targets == 1):
+        raise InvalidData(f"The model gives {columns} outputs per row and y has {targets} columns.")
     if task == "regression":
         return _regression(outputs.reshape(len(y), -1), y.reshape(len(y), -1))
     if task == "multiclass":
-        return _multiclass(outputs, y.argmax(axis=1) if y.ndim == 2 else y)
+        return _multiclass(outputs, y.argmax(axis=1) if targets > 1 else y.reshape(len(y)))
     return _zero_or_one(task, outputs.reshape(len(y), -1), y.reshape(len(y), -1))
 
 
@@ -87,6 +95,8 @@ def _multiclass(outputs: np.ndarray, y: np.ndarray) -> Any:
     from sklearn import metrics
 
     classes = outputs.shape[1]
+    if not np.all(y == np.round(y)):
+        raise InvalidData(f"Labels of {classes} classes must be whole numbers from 0 to {classes - 1}.")
     y = y.astype(np.int64)
     if y.min() < 0 or y.max() >= classes:
         raise InvalidData(

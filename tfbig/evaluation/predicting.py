@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from tfbig.errors import InvalidModel
+from tfbig.data.checking import rows_fit
+from tfbig.errors import InvalidData, InvalidModel
 
 # Below this many rows a traced predict function costs more than it saves.
 _EAGER_ROWS, _BATCH = 4096, 128
@@ -30,8 +31,15 @@ def outputs_of(model: Any, x: np.ndarray) -> np.ndarray:
         outputs = model.predict(x)
     else:
         raise InvalidModel(f"Expected a model with predict; got {type(model).__name__}.")
-    outputs = np.asarray(outputs)
-    if outputs.dtype.kind not in "biuf" or outputs.ndim not in (1, 2) or len(outputs) != len(x):
+    try:
+        outputs = np.asarray(outputs)
+    except ValueError as error:
+        raise InvalidModel(
+            f"Expected outputs of shape (rows,) or (rows, outputs) for {len(x)} rows; got several: {error}."
+        ) from error
+    if outputs.dtype.kind in "biu" or outputs.dtype.name == "bfloat16":
+        outputs = outputs.astype(np.float32)
+    if outputs.dtype.kind != "f" or outputs.ndim not in (1, 2) or len(outputs) != len(x):
         raise InvalidModel(
             f"Expected outputs of shape (rows,) or (rows, outputs) for {len(x)} rows; got {outputs.dtype} values "
             f"of shape {outputs.shape}."
@@ -46,7 +54,16 @@ def _is_keras(model: Any) -> bool:
 
 
 def _keras_outputs(model: Any, x: np.ndarray) -> Any:
+    shape = getattr(model, "input_shape", None) if model.built else None
+    if isinstance(shape, tuple) and not rows_fit(shape[1:], x):
+        raise InvalidData(
+            f"The model {model.name!r} takes rows of shape {shape[1:]}; x has rows of shape {x.shape[1:]}."
+        )
     if len(x) > _EAGER_ROWS:
         return model.predict(x, batch_size=_BATCH, verbose=0)
     parts = [model(x[start : start + _BATCH], training=False) for start in range(0, len(x), _BATCH)]
+    if isinstance(parts[0], list | tuple | dict):
+        raise InvalidModel(
+            f"Expected outputs of shape (rows,) or (rows, outputs); {model.name!r} gives {len(parts[0])} outputs."
+        )
     return np.concatenate([np.asarray(part) for part in parts])

@@ -5,7 +5,7 @@ from typing import Any
 
 from tfbig.backend import keras
 from tfbig.errors import InvalidOption
-from tfbig.models.heads import check_input_shape, check_task, head, regularizer
+from tfbig.models.heads import check_input_shape, check_sizes, check_task, head, regularizer
 from tfbig.options import checked, fraction, positive_int
 
 
@@ -39,7 +39,7 @@ def cnn(
         pool_size: Side of every pooling window; 1 for no pooling.
         dense: Units of each dense layer between the blocks and the head.
         activation: Of all layers but the head; any of Keras's names.
-        dropout: Share of units dropped before each dense layer while training, in [0, 1).
+        dropout: Share of units dropped before each dense layer and the head while training, in [0, 1).
         l1: L1 penalty on every kernel.
         l2: L2 penalty on every kernel.
         batch_norm: Batch normalization between each convolution and its activation.
@@ -61,6 +61,7 @@ def cnn(
     shape = check_input_shape(input_shape, ranks=(2, 3), example="(28, 28, 1) or (steps, channels)")
     task = check_task(task, outputs)
     dropout = fraction("dropout", dropout)
+    filters, dense = check_sizes("filters", filters), check_sizes("dense", dense)
     pool_size = positive_int("pool_size", pool_size)
     if not filters:
         raise InvalidOption("filters must name at least one block's filters; got none. Without any, use mlp.")
@@ -72,10 +73,10 @@ def cnn(
     layers = [keras.Input(shape, name="x")]
     if normalizer is not None:
         layers.append(normalizer)
-    for i, count in enumerate(filters):
+    for count in filters:
         layers.append(
             convolution(
-                positive_int(f"filters[{i}]", count),
+                count,
                 positive_int("kernel_size", kernel_size),
                 padding="same",
                 use_bias=not batch_norm,
@@ -88,13 +89,14 @@ def cnn(
         if pool_size > 1:
             layers.append(pooling(pool_size))
     layers.append(keras.layers.Flatten())
-    for i, units in enumerate(dense):
+    for units in dense:
         if dropout:
             layers.append(keras.layers.Dropout(dropout))
-        units = positive_int(f"dense[{i}]", units)
         layers.append(
             keras.layers.Dense(units, activation=activation, kernel_regularizer=regularizer(l1, l2))
         )
+    if dropout:
+        layers.append(keras.layers.Dropout(dropout))
     layers += head(task, outputs, l1=l1, l2=l2, denormalizer=denormalizer)
     return keras.Sequential(layers, name=name)
 

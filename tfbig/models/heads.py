@@ -1,7 +1,10 @@
 """What all builders share: the input, the head that suits a task, and the checks of their arguments."""
 
+import operator
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from tfbig.backend import keras
 from tfbig.errors import InvalidOption, unknown_choice
@@ -10,7 +13,8 @@ from tfbig.options import positive_int
 TASKS = ("binary", "multiclass", "multilabel", "regression")
 
 # The head's name carries the task's kind along, through saving and loading too: classifiers give logits.
-LOGITS, VALUES = "logits", "values"
+LOGITS, LABEL_LOGITS, VALUES = "logits", "label_logits", "values"
+_HEAD_NAMES = {"regression": VALUES, "multilabel": LABEL_LOGITS}
 
 
 def check_task(task: str | None, outputs: int) -> str:
@@ -37,13 +41,25 @@ def check_task(task: str | None, outputs: int) -> str:
 
 def check_input_shape(input_shape: Any, *, ranks: Sequence[int], example: str) -> tuple[int, ...]:
     """Returns the input shape, without the batch axis, as a tuple of one of the given lengths."""
-    shape = (input_shape,) if isinstance(input_shape, int) else tuple(input_shape)
+    try:
+        shape = tuple(input_shape) if np.iterable(input_shape) else (operator.index(input_shape),)
+    except TypeError:
+        raise InvalidOption(
+            f"input_shape must be a whole number or several, such as {example}; got {input_shape!r}."
+        ) from None
     if len(shape) not in ranks:
         expected = " or ".join(map(str, ranks))
         raise InvalidOption(
             f"input_shape must have {expected} axes besides the batch, such as {example}; got {shape}."
         )
     return tuple(positive_int("each axis of input_shape", size) for size in shape)
+
+
+def check_sizes(name: str, sizes: Any) -> tuple[int, ...]:
+    """Returns a list of layer sizes as whole numbers of at least 1."""
+    if not np.iterable(sizes) or isinstance(sizes, str):
+        raise InvalidOption(f"{name} must be a list of sizes, such as (32,); got {sizes!r}.")
+    return tuple(positive_int(f"{name}[{i}]", size) for i, size in enumerate(sizes))
 
 
 def regularizer(l1: float, l2: float) -> Any:
@@ -59,6 +75,6 @@ def head(task: str, outputs: int, *, l1: float, l2: float, denormalizer: Any = N
         raise InvalidOption(
             f'A denormalizer turns outputs into values of y, for task="regression"; got {task!r}.'
         )
-    name = VALUES if task == "regression" else LOGITS
+    name = _HEAD_NAMES.get(task, LOGITS)
     dense = keras.layers.Dense(outputs, kernel_regularizer=regularizer(l1, l2), name=name)
     return [dense] if denormalizer is None else [dense, denormalizer]

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tfbig.backend import keras
-from tfbig.models.heads import check_input_shape, check_task, head, regularizer
-from tfbig.options import checked, fraction, positive_int
+from tfbig.models.heads import check_input_shape, check_sizes, check_task, head, regularizer
+from tfbig.options import checked, fraction
 
 
 @checked()
@@ -61,8 +61,7 @@ def mlp(
         layers.append(normalizer)
     if len(shape) > 1:
         layers.append(keras.layers.Flatten())
-    for i, units in enumerate(hidden):
-        units = positive_int(f"hidden[{i}]", units)
+    for units in check_sizes("hidden", hidden):
         penalty = regularizer(l1, l2)
         layers.append(keras.layers.Dense(units, use_bias=not batch_norm, kernel_regularizer=penalty))
         if batch_norm:

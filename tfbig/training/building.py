@@ -14,7 +14,9 @@ _NEEDED_OF_A_BUILDER = (
 
 def is_builder(model: Any) -> bool:
     """Whether `model` is a function that makes a model, rather than a model."""
-    return callable(model) and not isinstance(model, keras.Model)
+    if isinstance(model, keras.layers.Layer) or type(model).__module__.startswith("tf_keras"):
+        return False  # Layers and models can be called too, on data.
+    return callable(model)
 
 
 def build_model(build: Callable[..., Any], x_train: Any, y_train: Any) -> Any:

@@ -7,7 +7,7 @@ import numpy as np
 from tfbig.backend import keras
 from tfbig.data.splitting import is_labels
 from tfbig.errors import InvalidData, InvalidModel
-from tfbig.models.heads import LOGITS, VALUES
+from tfbig.models.heads import LABEL_LOGITS, LOGITS, VALUES
 
 
 def infer_task(model: Any, y: np.ndarray) -> str:
@@ -23,7 +23,8 @@ def infer_task(model: Any, y: np.ndarray) -> str:
     kind = _head_kind(model)
     columns = 1 if y.ndim == 1 else y.shape[-1]
     is_binary = y.dtype.kind in "biu" and set(np.unique(y).tolist()) <= {0, 1}
-    if y.ndim > 2 or (columns != outputs and not (columns == 1 and kind != VALUES)):
+    one_label = columns == 1 and kind not in (VALUES, LABEL_LOGITS)
+    if y.ndim > 2 or (columns != outputs and not one_label):
         raise InvalidModel(_misfit(model, outputs, y))
     if kind == VALUES:
         return "regression"
@@ -31,6 +32,8 @@ def infer_task(model: Any, y: np.ndarray) -> str:
         if is_labels(y.reshape(len(y))) or _whole(y):
             return "multiclass"
         raise InvalidModel(_misfit(model, outputs, y))
+    if kind == LABEL_LOGITS:
+        return "multilabel"
     if outputs == 1:
         return "binary" if kind == LOGITS or is_binary else "regression"
     if kind == LOGITS or is_binary:
@@ -79,12 +82,13 @@ def _outputs(model: Any) -> int:
 def _head(model: Any) -> Any:
     """The layer that decides what the outputs mean: the last one that is no rescaling."""
     rescaling = (keras.layers.Normalization, keras.layers.Rescaling)
-    return next((layer for layer in reversed(model.layers) if not isinstance(layer, rescaling)), None)
+    head = next((layer for layer in reversed(model.layers) if not isinstance(layer, rescaling)), None)
+    return _head(head) if isinstance(head, keras.Model) else head
 
 
 def _head_kind(model: Any) -> str | None:
     head = _head(model)
-    if getattr(head, "name", None) in (LOGITS, VALUES):
+    if getattr(head, "name", None) in (LOGITS, LABEL_LOGITS, VALUES):
         return head.name
     return LOGITS if _ends_in_probabilities(model) else None
 
@@ -116,7 +120,9 @@ def _check_labels(labels: np.ndarray, classes: int) -> None:
 
 
 def _misfit(model: Any, outputs: int, y: np.ndarray) -> str:
-    if y.ndim == 1 and outputs > 1:
+    if y.ndim == 1 and outputs > 1 and _head_kind(model) in (VALUES, LABEL_LOGITS):
+        needed = f"y of shape (rows, {outputs}), or a model with 1 output"
+    elif y.ndim == 1 and outputs > 1:
         needed = "whole-number labels, or a model with 1 output for these values"
     elif y.ndim == 1:
         needed = "1 output"

@@ -6,9 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tfbig.backend import keras
 from tfbig.errors import UnreadableFile
 from tfbig.files import written_whole
+from tfbig.records import read_object
 
 _FIELDS = ("epoch", "history", "seconds", "epoch_seconds", "examples")
 
@@ -67,7 +70,9 @@ class Run(keras.callbacks.History):
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
         """Returns the run, without the model, as JSON text; with `path`, writes it there as well."""
         values: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
-        values["history"] = {key: [float(v) for v in series] for key, series in self.history.items()}
+        values["history"] = {
+            key: [np.asarray(v, np.float64).tolist() for v in series] for key, series in self.history.items()
+        }
         text = json.dumps(values, indent=2)
         if path is not None:
             with written_whole(Path(path)) as staged:
@@ -77,12 +82,11 @@ class Run(keras.callbacks.History):
     @classmethod
     def from_json(cls, source: str | os.PathLike[str]) -> "Run":
         """Reads a run from JSON text, or from the file at a `pathlib.Path`; its `model` is None."""
-        text = source if isinstance(source, str) else Path(source).read_text()
+        values = read_object(source, cls.__name__)
         try:
-            values = json.loads(text)
             run = cls(values["examples"])
             for name in _FIELDS:
                 setattr(run, name, values[name])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise UnreadableFile(f"This is not a Run that to_json wrote: {error!r}.") from error
+        except KeyError as error:
+            raise UnreadableFile(f"This is not a Run that to_json wrote: {error} is missing.") from error
         return run

@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+
+from tfbig.data.calibration import check_calibration, synthetic_rows
+from tfbig.errors import InvalidData
+
+ONE = {"x": ((2,), "float32")}
+TWO = {"image": ((2,), "float32"), "kind": ((), "int32")}
+
+
+def numbered(rows, features=2):
+    return np.arange(rows * features, dtype=np.float32).reshape(rows, features)
+
+
+@pytest.mark.parametrize("rows", [10, 11])
+def test_as_many_rows_as_asked_or_fewer_are_all_kept(rows):
+    np.testing.assert_array_equal(check_calibration(numbered(10), ONE, rows)["x"], numbered(10), strict=True)
+
+
+def test_more_rows_are_sampled_without_replacement_in_their_order():
+    first = check_calibration(numbered(100), ONE, 90)["x"][:, 0]
+    assert len(first) == 90
+    assert (np.diff(first) > 0).all()
+
+
+def test_the_same_seed_draws_the_same_rows_and_another_seed_others():
+    one, again, other = (check_calibration(numbered(100), ONE, 10, seed)["x"].tolist() for seed in (1, 1, 2))
+    assert one == again
+    assert one != other
+
+
+def test_the_same_rows_are_drawn_of_every_input():
+    columns = check_calibration({"image": numbered(100), "kind": np.arange(100)}, TWO, 10)
+    assert (columns["image"][:, 0] / 2).tolist() == columns["kind"].tolist()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{"kind": [7], "image": [[1.0, 2.0]]}, [[[1.0, 2.0]], [7]], ([[1.0, 2.0]], [7])],
+    ids=["dict", "list", "tuple"],
+)
+def test_several_inputs_come_by_name_or_in_order(data):
+    columns = check_calibration(data, TWO, 5)
+    assert list(columns) == ["image", "kind"]
+    assert (columns["image"].tolist(), columns["kind"].tolist()) == ([[1, 2]], [7])
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [([[0.5, 1]], "float16"), ([[1, 2]], "int32"), ([[1, 255]], "uint8"), ([[True, False]], "bool")],
+)
+def test_rows_take_the_models_dtype(values, dtype):
+    column = check_calibration(values, {"x": ((2,), dtype)}, 5)["x"]
+    np.testing.assert_array_equal(column, np.array(values, dtype), strict=True)
+
+
+def test_an_axis_that_the_model_leaves_open_takes_any_length():
+    assert check_calibration(numbered(3, 7), {"x": ((None,), "float32")}, 5)["x"].shape == (3, 7)
+
+
+@pytest.mark.parametrize(
+    ("data", "inputs", "message"),
+    [
+        ([[1.0, 2, 3]], ONE, r"input 'x' must have shape \(2,\); got \(3,\) \(an array of shape \(1, 3\)\)"),
+        ([1.0, 2.0], ONE, r"input 'x' must have shape \(2,\); got \(\)"),
+        ([[1, 2]], ONE, "input 'x' must be float32, as the model takes them; got int64.*same preprocessing"),
+        ([[1.0, 2]], {"x": ((2,), "int32")}, "input 'x' must be int32, .*; got float32"),
+        ([[300, 1]], {"x": ((2,), "uint8")}, "uint8"),
+        ([[1.0, np.nan]], ONE, r"calibration must be finite; got 1 .* index \(0, 1\)"),
+        (np.zeros((0, 2)), ONE, "calibration must hold at least one row"),
+        ({"y": [[1.0, 2]]}, ONE, r"must name the inputs \['x'\]; got \['y'\]"),
+        ({"image": [[1.0, 2]]}, TWO, r"must name the inputs \['image', 'kind'\]; got \['image'\]"),
+        ([[[1.0, 2]]], TWO, r"has 2 inputs, \['image', 'kind'\]: calibration must be a dict.*got list"),
+        (numbered(2), TWO, "calibration must be a dict by these names or a list in this order; got ndarray"),
+        ({"image": [[1.0, 2]], "kind": [1, 2]}, TWO, r"same number of rows; got {'image': 1, 'kind': 2}"),
+    ],
+    ids=[
+        "shape",
+        "rank",
+        "integers",
+        "floats",
+        "overflow",
+        "missing value",
+        "no rows",
+        "unknown input",
+        "missing input",
+        "too few in a list",
+        "array for two",
+        "lengths",
+    ],
+)
+def test_rows_that_do_not_fit_the_model_are_refused(data, inputs, message):
+    with pytest.raises(InvalidData, match=message):
+        check_calibration(data, inputs, 5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "expected"),
+    [
+        ((2,), "float32", (4, 2)),
+        ((None, 3), "float16", (4, 1, 3)),
+        ((), "int32", (4,)),
+        ((2,), "bool", (4, 2)),
+    ],
+)
+def test_synthetic_rows_have_the_models_shape_and_dtype(shape, dtype, expected):
+    column = synthetic_rows({"x": (shape, dtype)}, 4)["x"]
+    assert (column.shape, column.dtype) == (expected, dtype)
+
+
+def test_synthetic_floats_are_standard_normal():
+    column = synthetic_rows({"x": ((100,), "float32")}, 100)["x"]
+    # Of 10,000 draws, the mean has a standard error of 0.01 and the deviation one of 0.007.
+    assert abs(column.mean()) < 0.04
+    assert abs(column.std() - 1) < 0.03
+
+
+def test_synthetic_whole_numbers_are_0_which_every_embedding_takes():
+    assert not synthetic_rows({"x": ((5,), "int32")}, 3)["x"].any()
+
+
+def test_synthetic_rows_are_the_same_each_time():
+    assert synthetic_rows(ONE, 3)["x"].tolist() == synthetic_rows(ONE, 3)["x"].tolist()

@@ -1,0 +1,228 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import accuracy_score, log_loss
+
+import tfbig
+from tfbig.errors import InvalidData, InvalidModel, InvalidOption, UnknownOption, UnreadableFile
+
+
+class Given:
+    """Something with `predict` that is no Keras model."""
+
+    def __init__(self, outputs):
+        self.outputs = np.asarray(outputs)
+
+    def predict(self, x):
+        return self.outputs
+
+
+Y = np.array([0, 2, 1, 0, 1, 2])
+X = np.zeros((6, 4), np.float32)
+OUTPUTS = np.eye(3)[[0, 2, 1, 0, 2, 2]] * 3
+BITS = np.array([0, 1, 1, 0, 1, 0])
+VALUES = np.array([0.5, 1.5, -2.0, 0.0, 1.0, 4.0])
+
+
+@pytest.fixture
+def scores():
+    return tfbig.evaluate(Given(OUTPUTS), X, Y)
+
+
+def test_a_keras_model_is_scored_by_its_predictions(blobs):
+    x, y = blobs
+    model = tfbig.models.mlp((4,), 3, hidden=(8,))
+    logits = model.predict(x, verbose=0).astype(float)
+    likely = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    scores = tfbig.evaluate(model, x, y)
+    assert scores["accuracy"] == accuracy_score(y, logits.argmax(axis=1))
+    # float32 logits of another batch size.
+    assert scores["log_loss"] == pytest.approx(log_loss(y, likely), rel=1e-5)
+
+
+def test_an_object_with_predict_is_scored(scores):
+    assert scores["accuracy"] == pytest.approx(5 / 6)
+
+
+def test_a_scikit_learn_estimator_is_scored(blobs):
+    x, _ = blobs
+    y = x @ np.array([1.0, 2.0, 3.0, 4.0]) + 0.5
+    # y is linear in x: what is left is float32 rounding.
+    assert tfbig.evaluate(LinearRegression().fit(x, y), x, y)["rmse"] < 1e-4
+
+
+def test_lists_are_taken_as_arrays(scores):
+    assert tfbig.evaluate(Given(OUTPUTS), X.tolist(), Y.tolist()) == scores
+
+
+def test_scores_read_like_a_dict(scores):
+    assert list(scores) == ["accuracy", "f1", "precision", "recall", "log_loss"]
+    assert dict(scores) == scores.metrics
+    assert len(scores) == 5
+    assert scores.get("r2") is None
+
+
+def test_an_unknown_score_is_a_key_error(scores):
+    with pytest.raises(KeyError, match="r2"):
+        scores["r2"]
+
+
+def test_scores_are_equal_to_a_dict_of_the_same_numbers(scores):
+    assert scores == dict(scores)
+    assert scores != {**scores, "accuracy": 0.0}
+
+
+def test_scores_of_other_rows_are_not_equal(scores):
+    order = [1, 0, 2, 3, 4, 5]
+    others = tfbig.evaluate(Given(OUTPUTS[order]), X, Y[order])
+    assert dict(others) == pytest.approx(dict(scores))
+    assert others != scores
+
+
+def test_targets_and_predictions_are_kept(scores):
+    assert scores.targets.tolist() == Y.tolist()
+    assert scores.predicted.tolist() == [0, 2, 1, 0, 2, 2]
+
+
+def test_text_shows_every_score(scores):
+    assert str(scores).startswith("accuracy 0.8333  f1 ")
+    assert all(f"{name} {value:.4f}" in str(scores) for name, value in scores.items())
+
+
+@pytest.mark.parametrize(
+    ("outputs", "y", "headline"),
+    [
+        (np.eye(3)[Y], Y, "accuracy"),
+        (BITS - 0.5, BITS, "accuracy"),
+        (np.stack([BITS, BITS], axis=1) - 0.5, np.stack([BITS, BITS], axis=1), "f1"),
+        (VALUES, VALUES, "r2"),
+    ],
+    ids=["multiclass", "binary", "multilabel", "regression"],
+)
+def test_the_headline_is_the_tasks_main_metric(outputs, y, headline):
+    scores = tfbig.evaluate(Given(outputs), X, y)
+    assert scores.headline == headline
+    assert scores[headline] == 1
+
+
+def test_a_given_task_beats_the_one_that_would_be_seen():
+    assert tfbig.evaluate(Given(BITS - 0.5), X, BITS, task="regression")["mae"] == 0.5
+
+
+def test_float_0_and_1_are_labels_where_the_task_says_so():
+    assert tfbig.evaluate(Given(BITS - 0.5), X, BITS.astype(float), task="binary")["accuracy"] == 1
+
+
+@pytest.mark.parametrize(
+    "y", [Y[:, None], np.eye(3, dtype=int)[Y], Y.astype(float)], ids=["column", "one-hot", "floats"]
+)
+def test_labels_in_any_form_score_the_same(scores, y):
+    assert tfbig.evaluate(Given(OUTPUTS), X, y)["accuracy"] == scores["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "y"), [(OUTPUTS, Y), (VALUES + 1, VALUES)], ids=["multiclass", "regression"]
+)
+def test_scores_come_back_equal_from_json(outputs, y, tmp_path):
+    scores = tfbig.evaluate(Given(outputs), X, y)
+    scores.to_json(tmp_path / "scores.json")
+    assert tfbig.Scores.from_json(scores.to_json()) == scores
+    assert tfbig.Scores.from_json(tmp_path / "scores.json") == scores
+
+
+def test_scores_from_json_still_plot(scores):
+    assert tfbig.Scores.from_json(scores.to_json()).plot().axes[0].get_xlabel() == "predicted"
+
+
+def test_incomplete_json_is_an_unreadable_file():
+    with pytest.raises(UnreadableFile, match="not a complete Scores"):
+        tfbig.Scores.from_json('{"task": "binary"}')
+
+
+def test_a_classifiers_plot_is_the_confusion_matrix(scores):
+    (axes,) = scores.plot().axes
+    counts = [int(text.get_text()) for text in axes.texts]
+    assert counts == [2, 0, 0, 0, 1, 1, 0, 0, 2]
+
+
+def test_a_regressions_plot_is_predicted_against_true():
+    left, _ = tfbig.evaluate(Given(VALUES + 1), X, VALUES).plot().axes
+    np.testing.assert_allclose(left.collections[0].get_offsets()[:, 1], VALUES + 1)
+
+
+def test_a_plot_is_saved_at_the_path(scores, tmp_path):
+    scores.plot(tmp_path / "scores.png")
+    assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")
+
+
+BAD_INPUT = {
+    "lengths differ": ({"y": Y[:5]}, InvalidData, "6 rows of x and 5 of y"),
+    "no y": ({"y": None}, InvalidData, "y is missing"),
+    "NaN in x": (
+        {"x": np.where(np.arange(6)[:, None] == 2, np.nan, X)},
+        InvalidData,
+        r"x must be finite.*\(2, 0\)",
+    ),
+    "text in y": ({"y": list("abcabc")}, InvalidData, "y must hold numbers; got .*'a'"),
+    "label too high": ({"y": Y + 1}, InvalidData, "from 0 to 2; y holds 1 to 3"),
+    "columns of y": ({"y": np.zeros((6, 2))}, InvalidData, "3 outputs per row and y has 2 columns"),
+    "values for classes": (
+        {"y": VALUES},
+        InvalidData,
+        "3 outputs per row; y holds one value per row, not a label",
+    ),
+    "NaN outputs": (
+        {"model": Given(OUTPUTS * np.nan)},
+        InvalidData,
+        "NaN or infinite outputs for 6 of 6 rows",
+    ),
+    "no predict": ({"model": "mlp"}, InvalidModel, "Expected a model with predict; got str"),
+    "fewer outputs": ({"model": Given(OUTPUTS[:4])}, InvalidModel, r"for 6 rows; got float64 .*\(4, 3\)"),
+    "two outputs for a binary task": (
+        {"model": Given(OUTPUTS[:, :2]), "y": BITS, "task": "binary"},
+        InvalidData,
+        "2 outputs",
+    ),
+    "unknown task": (
+        {"task": "clustering"},
+        InvalidOption,
+        "task must be one of 'binary', .*; got 'clustering'",
+    ),
+    "misspelt option": ({"tasks": "binary"}, UnknownOption, r"no option 'tasks'\. Did you mean 'task'\?"),
+}
+
+
+@pytest.mark.parametrize(("changes", "error", "message"), BAD_INPUT.values(), ids=BAD_INPUT)
+def test_bad_input_is_refused(changes, error, message):
+    with pytest.raises(error, match=message):
+        tfbig.evaluate(**{"model": Given(OUTPUTS), "x": X, "y": Y, **changes})
+
+
+def test_x_that_does_not_fit_the_model_is_refused():
+    model = tfbig.models.mlp((4,), 3, hidden=(8,))
+    with pytest.raises(InvalidData, match=r"rows of shape \(3,\)"):
+        tfbig.evaluate(model, X[:, :3], Y)
+
+
+CHILD = """
+import sys
+import numpy as np
+import tfbig
+
+class Given:
+    def predict(self, x):
+        return np.eye(2)[[0, 1, 1]]
+
+print(tfbig.evaluate(Given(), np.zeros((3, 2)), [0, 1, 0])["accuracy"])
+print(sorted({"tensorflow", "keras", "tf_keras"} & set(sys.modules)))
+"""
+
+
+def test_scoring_an_object_with_predict_loads_no_tensorflow():
+    child = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True)
+    accuracy, loaded = child.stdout.splitlines()
+    assert float(accuracy) == pytest.approx(2 / 3)
+    assert loaded == "[]"

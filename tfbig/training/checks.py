@@ -1,0 +1,110 @@
+"""What `fit` refuses before it starts, each with what was expected, what was got and what to do."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tfbig.backend import keras
+from tfbig.data.checking import check_array, check_pair, is_stream, rows_fit
+from tfbig.errors import InvalidData, InvalidModel, InvalidOption
+from tfbig.training.objectives import fit_targets, infer_task
+
+
+def is_model(model: Any) -> None:
+    """Raises `InvalidModel` for anything but a Keras 3 model."""
+    if isinstance(model, keras.Model):
+        return
+    hint = ""
+    if type(model).__module__.startswith("tf_keras"):
+        hint = " This is a legacy tf_keras model: rebuild it with Keras 3's layers."
+    raise InvalidModel(f"Expected a keras.Model or a builder; got {type(model).__name__}.{hint}")
+
+
+def callbacks(given: Any) -> list[Any]:
+    """Returns the callbacks as a list; one alone and None are taken too.
+
+    Raises:
+        InvalidOption: Something among them is no Keras callback.
+    """
+    if given is None:
+        return []
+    listed = list(given) if isinstance(given, Iterable) else [given]
+    for callback in listed:
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise InvalidOption(
+                f"callbacks must be keras.callbacks.Callback objects; got {type(callback).__name__}."
+            )
+    return listed
+
+
+def sample_weight(weights: Any, rows: int) -> np.ndarray | None:
+    """Returns the weights as an array of shape (rows,), or None.
+
+    Raises:
+        InvalidData: There is not one weight per row, or one is negative, NaN or infinite.
+    """
+    if weights is None:
+        return None
+    array = check_array(weights, "sample_weight")
+    if len(array) != rows:
+        raise InvalidData(f"sample_weight must have one weight per row of x, {rows}; got {len(array)}.")
+    if array.size != rows:
+        raise InvalidData(f"sample_weight must have shape ({rows},); got {array.shape}.")
+    if (array < 0).any():
+        raise InvalidData("sample_weight must not be negative.")
+    return array.reshape(rows)
+
+
+def class_weight(given: Any, weights: Any, task: str | None, y: np.ndarray) -> dict[int, float] | None:
+    """Returns the weight of each label, or None.
+
+    Raises:
+        InvalidOption: It is no mapping, misses a label, comes with sample weights, or the task has no labels.
+    """
+    if given is None or (isinstance(given, Mapping) and not given):
+        return None
+    if not isinstance(given, Mapping):
+        raise InvalidOption(f"class_weight must map each label to its weight; got {given!r}.")
+    if weights is not None:
+        raise InvalidOption(
+            "class_weight and sample_weight cannot both be given: multiply each row's weight by its class's."
+        )
+    if task is not None and task not in ("binary", "multiclass"):
+        raise InvalidOption(f"class_weight is for one label per row; this is a {task} task.")
+    if task is not None:
+        missing = sorted(set(np.unique(y).astype(int).tolist()) - {int(label) for label in given})
+        if missing:
+            raise InvalidOption(f"class_weight must name every label in y; missing: {missing}.")
+    return dict(given)
+
+
+def fits_input(model: Any, x: np.ndarray) -> None:
+    """Raises `InvalidModel` when a built model with one input takes rows of another shape."""
+    shape = getattr(model, "input_shape", None) if model.built else None
+    # Built by its first batch, or with several inputs: Keras checks those itself.
+    if isinstance(shape, tuple) and not rows_fit(shape[1:], x):
+        raise InvalidModel(
+            f"The model {model.name!r} takes rows of shape {shape[1:]}; x has rows of shape {x.shape[1:]}."
+        )
+
+
+def validation(data: Any, model: Any, task: str | None) -> Any:
+    """Returns validation data in the form Keras takes, checked as the training data is.
+
+    Raises:
+        InvalidData: It is no (x, y), (x, y, sample_weight) or stream; or its values will not do.
+        InvalidModel: It does not fit the model.
+    """
+    if data is None or is_stream(data):
+        return data
+    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+        raise InvalidData(
+            f"validation_data must be (x, y), (x, y, sample_weight) or a stream; got {type(data).__name__}."
+        )
+    x, y = check_pair(data[0], data[1], "validation x", "validation y")
+    fits_input(model, x)
+    if task is not None:
+        infer_task(model, y)  # raises where y is of another shape than the model's outputs
+        y = fit_targets(task, model, y)
+    return (x, y, *(sample_weight(weights, len(x)) for weights in data[2:]))

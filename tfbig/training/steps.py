@@ -1,0 +1,62 @@
+"""How many gradient steps run in one call of the compiled function."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from tfbig.backend import keras
+from tfbig.options import positive_int
+
+# Past this the gain is gone and the progress bar stands still too long.
+_MOST_STEPS_TOGETHER = 64
+_BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
+
+
+def choose_steps(asked: int | str, steps: int | None, callbacks: list[Any]) -> int:
+    """Returns how many steps to compile into one call.
+
+    Args:
+        asked: A number, or "auto": 1 for a stream or when a callback watches single batches, else as many as an
+            epoch has, up to 64. A callback that must act every so many steps says so by `steps_between`.
+        steps: Steps of an epoch; None for a stream.
+        callbacks: The user's callbacks.
+
+    Returns:
+        The number, at least 1.
+    """
+    if asked != "auto":
+        return positive_int("steps_per_execution", asked)
+    if steps is None or any(_watches_batches(callback) for callback in callbacks):
+        return 1
+    limits = [callback.steps_between for callback in callbacks if hasattr(callback, "steps_between")]
+    return max(1, min([steps, _MOST_STEPS_TOGETHER, *limits]))
+
+
+@contextlib.contextmanager
+def steps_together(model: Any, steps: int) -> Iterator[None]:
+    """Lets the model run so many steps in one call, for the block."""
+    before = model.steps_per_execution
+    if steps == before:
+        yield
+        return
+    _set_steps(model, steps)
+    try:
+        yield
+    finally:
+        _set_steps(model, before)
+
+
+def _watches_batches(callback: Any) -> bool:
+    if hasattr(callback, "steps_between"):
+        return False
+    base = keras.callbacks.Callback
+    return any(
+        getattr(type(callback), hook, None) is not getattr(base, hook) or hook in vars(callback)
+        for hook in _BATCH_HOOKS
+    )
+
+
+def _set_steps(model: Any, steps: int) -> None:
+    model.steps_per_execution = steps
+    # Compiled functions hold the old number.
+    model.train_function = model.test_function = model.predict_function = None
