@@ -12,6 +12,7 @@ import numpy as np
 import tfbig
 from tfbig.backend import keras
 from tfbig.data.datasets import Dataset
+from tfbig.deployment.convert import warm_up
 from tfbig.evaluation.evaluate import Scores
 from tfbig.records import Record
 
@@ -27,7 +28,7 @@ class Recipe:
 
 
 RECIPES = {
-    "digits": Recipe(15, 15, 32, {"filters": (32, 64), "dense": (128,), "dropout": 0.2}),
+    "digits": Recipe(15, 25, 32, {"filters": (32, 64), "dense": (128,), "dropout": 0.2}),
     "wine": Recipe(40, 30, 16, {"hidden": (64, 32), "dropout": 0.2}),
     "breast_cancer": Recipe(30, 20, 16, {"hidden": (64, 32), "dropout": 0.2}),
     "diabetes": Recipe(40, 30, 16, {"hidden": (64, 32), "dropout": 0.2, "l2": 1e-3}),
@@ -178,6 +179,7 @@ def run_demo(
     progress.done(f"{first} {cv.mean[first]:.4f} ± {cv.std[first]:.4f}")
 
     progress.stage(f"prune to {SPARSITY:.0%}", recipe.prune_epochs)
+    warm_up()  # the converter imports TensorFlow meanwhile, on another core
     thin = tfbig.prune(
         run.model,
         x_fit,
