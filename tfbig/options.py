@@ -3,7 +3,7 @@
 import functools
 import inspect
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from tfbig.errors import InvalidOption, UnknownOption, did_you_mean
@@ -22,12 +22,15 @@ def names(function: Callable[..., Any]) -> list[str]:
     return [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
 
 
-def checked(passes_on_to: Callable[..., Any] | None = None) -> Callable[[Function], Function]:
+def checked(
+    passes_on_to: Callable[..., Any] | None = None, also_known_as: Mapping[str, str] | None = None
+) -> Callable[[Function], Function]:
     """Decorates a function so that an option it does not know raises, with the nearest name.
 
     Args:
         passes_on_to: The function that receives the remaining `**options`; its keyword-only options are
             accepted too. Options are thereby checked at the outermost call, not deep inside a fold.
+        also_known_as: Other names of options, as another library calls them, to ours.
 
     Returns:
         The decorator. Calls of the decorated function raise `UnknownOption` for a misspelt option.
@@ -41,6 +44,9 @@ def checked(passes_on_to: Callable[..., Any] | None = None) -> Callable[[Functio
 
         @functools.wraps(function)
         def call(*args: Any, **options: Any) -> Any:
+            for other, name in (also_known_as or {}).items():
+                if other in options:
+                    options[name] = options.pop(other)
             for name in options:
                 if name not in known:
                     raise UnknownOption(

@@ -6,6 +6,7 @@ moves.
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 from tfbig.backend import tf
 
@@ -44,3 +45,12 @@ def tensorflow_seed_state() -> Iterator[None]:
         if generator is not None:
             generator.setstate(position)
             eager._rng = generator
+
+
+def layers_inside(layer: Any) -> list[Any]:
+    """Returns the layers that a layer holds directly, in the order they were attached.
+
+    Publicly Keras lists the layers of a model only; those inside a wrapper, a recurrent layer or an attention
+    layer are found nowhere else.
+    """
+    return list(layer._layers)

@@ -4,13 +4,15 @@ import warnings
 from typing import Any
 
 from tfbig.backend import keras, tf
-from tfbig.backend.pruning import magnitude_mask
 from tfbig.compression.copies import copy_model
-from tfbig.compression.schedules import Update, check_schedule, default_schedule, frequency_of, plan
+from tfbig.compression.masks import TFMOT_NAMES, check_pattern
+from tfbig.compression.schedules import Update, check_aim, default_schedule, frequency_of, plan
 from tfbig.compression.sparsity import SparsityReport, measured
 from tfbig.compression.targets import LayerChoice, Target, find_targets
-from tfbig.errors import InvalidData, InvalidOption
+from tfbig.data.checking import is_stream
+from tfbig.errors import InvalidData
 from tfbig.options import checked, positive_int
+from tfbig.training import checks
 from tfbig.training.fit import fit
 
 
@@ -39,6 +41,7 @@ class Prune(keras.callbacks.Callback):
         report: After training, a `SparsityReport`: what was asked and reached per layer, what was skipped.
     """
 
+    @checked(also_known_as=TFMOT_NAMES)
     def __init__(
         self,
         sparsity: float | None = None,
@@ -46,18 +49,28 @@ class Prune(keras.callbacks.Callback):
         schedule: Any = None,
         layers: LayerChoice = None,
         block_size: tuple[int, int] = (1, 1),
+        block_pooling: str = "AVG",
+        m_by_n: tuple[int, int] | None = None,
+        scope: str = "layer",
     ):
-        """Checks the options; nothing happens to a model yet.
+        """Checks the options; nothing happens to a model yet. TFMOT's parameter names are taken too.
 
         Args:
             sparsity: Share of zeros to end with, in [0, 1). The way there is cubic, over the first 60% of the
                 training (Zhu and Gupta, 2017, https://arxiv.org/abs/1710.01878).
             schedule: Instead, a TFMOT `PruningSchedule`, taken as it is.
-            layers: Which kernels: names, patterns, layer types or a function; every kernel by default.
+            layers: Which kernels: names, patterns, layer types or a function. By default those of dense,
+                convolutional, recurrent and attention layers; depthwise and embedding kernels, and the weights
+                of custom layers, when asked for here.
             block_size: (rows, columns) of the blocks that are kept or dropped whole, for two-dimensional kernels.
+            block_pooling: "AVG" or "MAX" of a block's magnitudes decides about it.
+            m_by_n: (m, n) puts m zeros in every n consecutive input channels, from the first step on: 2:4 is what
+                sparse hardware speeds up. Needs no sparsity.
+            scope: "layer" gives every kernel the same sparsity; "global" sets one threshold for all kernels, so
+                that layers with small weights give more.
 
         Raises:
-            InvalidOption: Both or neither of `sparsity` and `schedule`, or a value that makes no sense.
+            InvalidOption: Not exactly one of `sparsity`, `schedule` and `m_by_n`, or a value that makes no sense.
 
         Example:
             >>> import numpy as np, tfbig
@@ -70,10 +83,10 @@ class Prune(keras.callbacks.Callback):
             0.75
         """
         super().__init__()
-        self.asked = check_schedule(schedule, sparsity)
+        self.pattern = check_pattern(block_size, block_pooling, m_by_n, scope)
+        self.asked = check_aim(schedule, sparsity, self.pattern.m_by_n)
         self.schedule = schedule
         self.layers = layers
-        self.block_size = _checked_block(block_size)
         self.report: SparsityReport | None = None
         self._installed: list[tuple[Target, _Masked]] = []
         self._planned_frequency = 1
@@ -88,14 +101,16 @@ class Prune(keras.callbacks.Callback):
 
     def plan_for(self, total_steps: int) -> list[Update]:
         """Returns the updates that a training of so many gradient steps would see; trains nothing."""
+        if self.pattern.m_by_n is not None:
+            self._planned_frequency = total_steps
+            return [Update(0, self.asked or 0.0)]
         schedule = self.schedule or default_schedule(self.asked or 0.0, total_steps)
         self._planned_frequency = frequency_of(schedule)
         return plan(schedule, total_steps)
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Finds the kernels, lays out the plan and puts the masks on."""
-        targets, self._skipped = find_targets(self.model, self.layers)
-        _check_blocks_fit(self.block_size, targets)
+        targets, self._skipped = self._find(self.model)
         steps = self.params.get("steps")
         if not steps:
             raise InvalidData(
@@ -122,7 +137,8 @@ class Prune(keras.callbacks.Callback):
         for target, constraint in self._installed:
             # Weight averaging and restored best weights may have written over the zeros.
             target.kernel.assign(target.kernel * constraint.mask)
-        self.report = measured([target for target, _ in self._installed], self._skipped, self.asked)
+        asked = self.asked if self.pattern.scope == "layer" else None
+        self.report = measured([target for target, _ in self._installed], self._skipped, asked)
         if self._updates:
             warnings.warn(
                 f"Training stopped after {self._step} of {self._total_steps} steps, before the pruning schedule "
@@ -139,6 +155,11 @@ class Prune(keras.callbacks.Callback):
         # The compiled step holds the masks too.
         self.model.train_function = None
 
+    def _find(self, model: Any) -> tuple[list[Target], dict[str, str]]:
+        targets, skipped = find_targets(model, self.layers)
+        targets, misfits = self.pattern.fitting(targets)
+        return targets, {**skipped, **misfits}
+
     def _install(self, targets: list[Target]) -> None:
         self._last_batch = -1
         with self.model.distribute_strategy.scope():
@@ -149,8 +170,17 @@ class Prune(keras.callbacks.Callback):
                 mask = keras.Variable(tf.ones(target.kernel.shape, target.kernel.dtype), trainable=False)
                 target.kernel.constraint = _Masked(mask, inner)
                 self._installed.append((target, target.kernel.constraint))
+        # Compiled: run op by op, an update of a small model would cost as much as several training steps.
+        self._set_masks = tf.function(self._set_masks_now).get_concrete_function(tf.TensorSpec((), tf.float32))
         # fit made its step function before this hook; made again, it traces with the masks.
         self.model.make_train_function(force=True)
+
+    def _set_masks_now(self, sparsity: Any) -> None:
+        kernels = [tf.convert_to_tensor(target.kernel.value) for target, _ in self._installed]
+        masks = self.pattern.masks(kernels, sparsity)
+        for (target, constraint), mask in zip(self._installed, masks, strict=True):
+            constraint.mask.assign(mask)
+            target.kernel.assign(target.kernel * constraint.mask)
 
     def _update_masks(self) -> None:
         due = None
@@ -158,13 +188,10 @@ class Prune(keras.callbacks.Callback):
             due = self._updates.pop(0)
         if due is None:
             return
-        for target, constraint in self._installed:
-            mask = magnitude_mask(target.kernel.value, due.sparsity, self.block_size)
-            constraint.mask.assign(mask)
-            target.kernel.assign(target.kernel * constraint.mask)
+        self._set_masks(tf.constant(due.sparsity, tf.float32))
 
 
-@checked(passes_on_to=fit)
+@checked(passes_on_to=fit, also_known_as=TFMOT_NAMES)
 def prune(
     model: Any,
     x: Any,
@@ -174,6 +201,9 @@ def prune(
     schedule: Any = None,
     layers: LayerChoice = None,
     block_size: tuple[int, int] = (1, 1),
+    block_pooling: str = "AVG",
+    m_by_n: tuple[int, int] | None = None,
+    scope: str = "layer",
     **fit_options: Any,
 ) -> Any:
     """Returns a copy of the model, trained further while its smallest weights are set to zero for good.
@@ -184,15 +214,18 @@ def prune(
         y: As in `fit`.
         sparsity: Share of zeros in every kernel at the end, in [0, 1).
         schedule: Instead, a TFMOT `PruningSchedule`.
-        layers: Which kernels: names, patterns, layer types or a function; every kernel by default.
+        layers: Which kernels, as in `Prune`.
         block_size: (rows, columns) of the blocks that are kept or dropped whole.
+        block_pooling: "AVG" or "MAX" of a block's magnitudes decides about it.
+        m_by_n: (m, n) for m zeros in every n consecutive input channels; instead of a sparsity.
+        scope: "layer" or "global": a threshold per kernel, or one for all.
         **fit_options: As in `fit`.
 
     Returns:
         A plain Keras model whose kernels hold exact zeros. `tfbig.sparsity` measures them.
 
     Raises:
-        InvalidOption: Both or neither of `sparsity` and `schedule`; a schedule that outlasts the training.
+        InvalidOption: Not exactly one of `sparsity`, `schedule` and `m_by_n`; a schedule that outlasts the training.
         InvalidModel: The model has nothing to prune, or cannot be copied.
 
     Example:
@@ -202,11 +235,19 @@ def prune(
         >>> round(tfbig.sparsity(thin).overall, 2)
         0.5
     """
-    callback = Prune(sparsity, schedule=schedule, layers=layers, block_size=block_size)
-    find_targets(model, layers)
+    callback = Prune(
+        sparsity,
+        schedule=schedule,
+        layers=layers,
+        block_size=block_size,
+        block_pooling=block_pooling,
+        m_by_n=m_by_n,
+        scope=scope,
+    )
+    callback._find(model)  # what cannot be pruned is said before the model is copied
     thin = copy_model(model)
-    others = list(fit_options.pop("callbacks", ()))
-    if sparsity is not None and hasattr(x, "__len__"):
+    others = checks.callbacks(fit_options.pop("callbacks", ()))
+    if not is_stream(x) and schedule is None:
         # Known here already, so that fit can choose how many steps run between two updates.
         rows, batch = len(x), positive_int("batch_size", fit_options.get("batch_size", 32))
         callback.plan_for(max(2, -(-rows // batch) * positive_int("epochs", fit_options.get("epochs", 10))))
@@ -216,24 +257,3 @@ def prune(
         if callback._installed:
             callback.release()
     return thin
-
-
-def _checked_block(block_size: Any) -> tuple[int, int]:
-    try:
-        rows, columns = block_size
-    except (TypeError, ValueError):
-        raise InvalidOption(
-            f"block_size must be (rows, columns), such as (1, 4); got {block_size!r}."
-        ) from None
-    return positive_int("rows of block_size", rows), positive_int("columns of block_size", columns)
-
-
-def _check_blocks_fit(block_size: tuple[int, int], targets: list[Target]) -> None:
-    if block_size == (1, 1):
-        return
-    wrong = [target.name for target in targets if len(target.kernel.shape) != 2]
-    if wrong:
-        raise InvalidOption(
-            f"block_size={block_size} needs two-dimensional kernels; these are not: {', '.join(wrong)}. Choose "
-            "the others with layers=."
-        )

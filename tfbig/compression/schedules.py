@@ -34,17 +34,21 @@ def default_schedule(sparsity: float, total_steps: int) -> Any:
     )
 
 
-def check_schedule(schedule: Any, sparsity: float | None) -> float | None:
-    """Returns the sparsity that a user's choice of the two aims at; exactly one of them must be given.
+def check_aim(schedule: Any, sparsity: float | None, m_by_n: tuple[int, int] | None) -> float | None:
+    """Returns the sparsity that a user's choice aims at; exactly one of the three must be given.
 
     Raises:
-        InvalidOption: Both or neither, a sparsity outside [0, 1), or something that is no schedule.
+        InvalidOption: None or several, a sparsity outside [0, 1), or something that is no schedule.
     """
-    if (schedule is None) == (sparsity is None):
+    given = {"sparsity": sparsity, "schedule": schedule, "m_by_n": m_by_n}
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) != 1:
         raise InvalidOption(
-            "Give either sparsity= (the default schedule leads there) or schedule= (which holds its own); got "
-            + ("both." if schedule is not None else "neither.")
+            "Give one of sparsity= (the default schedule leads there), schedule= (which holds its own) and m_by_n= "
+            f"(m zeros of every n); got {' and '.join(names) or 'none'}."
         )
+    if m_by_n is not None:
+        return m_by_n[0] / m_by_n[1]
     if schedule is None:
         return fraction("sparsity", sparsity)
     if not isinstance(schedule, schedules().PruningSchedule):
