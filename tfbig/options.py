@@ -79,7 +79,8 @@ def _merged_signature(function: Callable[..., Any], other: Callable[..., Any] | 
 def positive_int(name: str, value: Any, *, minimum: int = 1) -> int:
     """Returns `value` as an int of at least `minimum`, else raises `InvalidOption`."""
     try:
-        number = None if isinstance(value, bool) else operator.index(value)
+        # By name: NumPy's bool counts as an index in some versions, and NumPy is not imported here.
+        number = None if type(value).__name__ in ("bool", "bool_") else operator.index(value)
     except TypeError:
         number = None
     if number is None or number < minimum:

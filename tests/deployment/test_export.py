@@ -50,7 +50,8 @@ def test_every_mode_gives_the_models_answers_and_its_size(digits, digits_model, 
 def test_int8_is_integer_throughout(digits_lite):
     assert set(digits_lite.inputs.values()) | set(digits_lite.outputs.values()) == {"int8"}
     assert digits_lite.report.float_ops == ()
-    assert all(name.endswith("int8") for name in digits_lite.ops)
+    # int32: older Keras computes the shape that Flatten reshapes to.
+    assert all(name.endswith(("int8", "int32")) for name in digits_lite.ops)
 
 
 @pytest.mark.parametrize("edge", ["float32", "uint8", "int8"])
