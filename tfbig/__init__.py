@@ -10,12 +10,17 @@ __version__ = "0.1.0"
 
 # Where each public name lives; a name that is a module stands for itself.
 _HOMES = {
+    "Cluster": "tfbig.compression.clusters",
     "CrossValidation": "tfbig.evaluation.cross_validation",
+    "KerasClassifier": "tfbig.evaluation.estimators",
+    "KerasRegressor": "tfbig.evaluation.estimators",
     "LiteModel": "tfbig.deployment.lite_model",
     "Prune": "tfbig.compression.magnitude",
     "Run": "tfbig.training.run",
     "Scores": "tfbig.evaluation.evaluate",
     "clean": "tfbig.data.cleaning",
+    "cluster": "tfbig.compression.clusters",
+    "clusters": "tfbig.compression.clusters",
     "cross_validate": "tfbig.evaluation.cross_validation",
     "errors": "",
     "evaluate": "tfbig.evaluation.evaluate",
@@ -33,6 +38,7 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from tfbig import errors, models
+    from tfbig.compression.clusters import Cluster, cluster, clusters
     from tfbig.compression.magnitude import Prune, prune
     from tfbig.compression.sparsity import sparsity
     from tfbig.data.cleaning import clean
@@ -43,17 +49,23 @@ if TYPE_CHECKING:
     from tfbig.deployment.lite_model import LiteModel
     from tfbig.deployment.saved import load_model, save_model
     from tfbig.evaluation.cross_validation import CrossValidation, cross_validate
+    from tfbig.evaluation.estimators import KerasClassifier, KerasRegressor
     from tfbig.evaluation.evaluate import Scores, evaluate
     from tfbig.training.fit import fit
     from tfbig.training.run import Run
 
 __all__ = [
+    "Cluster",
     "CrossValidation",
+    "KerasClassifier",
+    "KerasRegressor",
     "LiteModel",
     "Prune",
     "Run",
     "Scores",
     "clean",
+    "cluster",
+    "clusters",
     "cross_validate",
     "errors",
     "evaluate",

@@ -171,7 +171,9 @@ class Prune(keras.callbacks.Callback):
                 target.kernel.constraint = _Masked(mask, inner)
                 self._installed.append((target, target.kernel.constraint))
         # Compiled: run op by op, an update of a small model would cost as much as several training steps.
-        self._set_masks = tf.function(self._set_masks_now).get_concrete_function(tf.TensorSpec((), tf.float32))
+        self._set_masks = tf.function(self._set_masks_now).get_concrete_function(
+            tf.TensorSpec((), tf.float32)
+        )
         # fit made its step function before this hook; made again, it traces with the masks.
         self.model.make_train_function(force=True)
 
