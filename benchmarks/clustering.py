@@ -9,7 +9,7 @@ call, most of it tracing; "epoch" the median of the epochs after the first.
 
 Exits with 1 if a kernel holds more values than asked; if accuracy, on average over all, is more than 0.3 points
 below TFMOT's; if an epoch takes over 1.5 times as long, on average; or if a gzipped float file is over 1.25 of
-TFMOT's. That it is larger at all has a reason: k-means and mean steps fill the clusters evenly, which codes longer.
+TFMOT's. Why it is larger at all is not settled: tfbig's clusters are filled more evenly, which codes longer.
 """
 
 import os

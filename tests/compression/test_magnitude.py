@@ -324,3 +324,8 @@ def test_two_replicas_prune_the_same_weights_as_one_device():
     one, two, apart = json.loads(result.stdout.splitlines()[-1])
     assert one == two == pytest.approx(0.75, abs=0.01)  # rounding in a kernel of 32
     assert apart < 1e-5  # the order of sums; a mask that differs would be a whole weight
+
+
+def test_zeros_are_plus_zero_which_compresses_best(model, blobs):
+    thin = tfbig.prune(model, *blobs, sparsity=0.75, epochs=3, verbose=0)
+    assert not any(np.signbit(kernel[kernel == 0]).any() for kernel in kernels(thin))

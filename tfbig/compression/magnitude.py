@@ -26,7 +26,12 @@ class _Masked(keras.constraints.Constraint):
     def __call__(self, kernel: Any) -> Any:
         if self.inner is not None:
             kernel = self.inner(kernel)
-        return keras.ops.multiply(kernel, keras.ops.cast(self.mask, kernel.dtype))
+        return masked(kernel, self.mask)
+
+
+def masked(kernel: Any, mask: Any) -> Any:
+    """Returns the kernel with 0.0 where the mask is 0; multiplying would leave -0.0, which compresses worse."""
+    return keras.ops.where(keras.ops.cast(mask, "bool"), kernel, keras.ops.zeros((), kernel.dtype))
 
 
 class Prune(keras.callbacks.Callback):
@@ -136,7 +141,7 @@ class Prune(keras.callbacks.Callback):
         """Makes the zeros final, measures them, and leaves a plain model."""
         for target, constraint in self._installed:
             # Weight averaging and restored best weights may have written over the zeros.
-            target.kernel.assign(target.kernel * constraint.mask)
+            target.kernel.assign(masked(target.kernel, constraint.mask))
         asked = self.asked if self.pattern.scope == "layer" else None
         self.report = measured([target for target, _ in self._installed], self._skipped, asked)
         if self._updates:
@@ -182,7 +187,7 @@ class Prune(keras.callbacks.Callback):
         masks = self.pattern.masks(kernels, sparsity)
         for (target, constraint), mask in zip(self._installed, masks, strict=True):
             constraint.mask.assign(mask)
-            target.kernel.assign(target.kernel * constraint.mask)
+            target.kernel.assign(masked(target.kernel, constraint.mask))
 
     def _update_masks(self) -> None:
         due = None
