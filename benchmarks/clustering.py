@@ -71,7 +71,7 @@ def with_tfmot(model, x, y, count):
     wrapped.compile(tf_keras.optimizers.Adam(), loss, metrics=["accuracy"])
     timer = epoch_timer(tf_keras)
     wrapped.fit(x, y, epochs=EPOCHS, batch_size=BATCH, shuffle=False, callbacks=[timer], verbose=0)
-    result = copy_model(model)
+    result = copy_model(model, "Cluster")
     result.set_weights(clustering.strip_clustering(wrapped).get_weights())
     return result, timer.median
 

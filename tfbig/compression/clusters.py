@@ -11,7 +11,7 @@ from tfbig.backend.clustering import INITIALIZERS
 from tfbig.compression.centroids import SharedWeights, most_distinct
 from tfbig.compression.copies import copy_model
 from tfbig.compression.targets import LayerChoice, Target, find_targets
-from tfbig.errors import InvalidModel, InvalidOption, unknown_choice
+from tfbig.errors import InvalidOption, unknown_choice
 from tfbig.options import checked, positive_int
 from tfbig.records import Record
 from tfbig.training import checks
@@ -244,10 +244,7 @@ def cluster(
         clusters, init=init, per_channel=per_channel, preserve_sparsity=preserve_sparsity, layers=layers
     )
     callback._find(model)  # what cannot be clustered is said before the model is copied
-    try:
-        shared = copy_model(model)
-    except InvalidModel as error:
-        raise InvalidModel(str(error).replace("Prune callback", "Cluster callback")) from error
+    shared = copy_model(model, "Cluster")
     others = checks.callbacks(fit_options.pop("callbacks", ()))
     try:
         fit(shared, x, y, callbacks=[*others, callback], **fit_options)

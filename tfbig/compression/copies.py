@@ -6,8 +6,12 @@ from tfbig.backend import keras
 from tfbig.errors import InvalidModel
 
 
-def copy_model(model: Any) -> Any:
+def copy_model(model: Any, callback: str) -> Any:
     """Returns a copy with the same layers, names, weights and compile settings, and a fresh optimizer.
+
+    Args:
+        model: A built Keras model.
+        callback: The technique's callback, which messages name for models that cannot be copied.
 
     Raises:
         InvalidModel: The model is subclassed, so Keras cannot make a second one of it.
@@ -17,7 +21,7 @@ def copy_model(model: Any) -> Any:
     except (ValueError, NotImplementedError, TypeError) as error:
         raise InvalidModel(
             f"The model {model.name!r} cannot be copied: {error}. Sequential and functional models can; for a "
-            "subclassed one, train it in place with the Prune callback."
+            f"subclassed one, train it in place with the {callback} callback."
         ) from error
     copy.set_weights(model.get_weights())
     copy.trainable = model.trainable

@@ -252,7 +252,7 @@ def prune(
         scope=scope,
     )
     callback._find(model)  # what cannot be pruned is said before the model is copied
-    thin = copy_model(model)
+    thin = copy_model(model, "Prune")
     others = checks.callbacks(fit_options.pop("callbacks", ()))
     if not is_stream(x) and schedule is None:
         # Known here already, so that fit can choose how many steps run between two updates.
