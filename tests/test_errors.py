@@ -26,6 +26,7 @@ def test_every_error_can_be_caught_as_tfbigs_own(error):
         (errors.OutputNotWritable, OSError),
         (errors.UnreadableFile, ValueError),
         (errors.WrongBackend, ImportError),
+        (errors.TrainingDiverged, ArithmeticError),
         (errors.ExportFailed, RuntimeError),
         (errors.ConversionTimedOut, TimeoutError),
     ],

@@ -18,6 +18,7 @@ calls = {
     "folds": ("accuracy", [0.8, 0.9]),
     "size_against_score": ([("int8", 1000, 0.9)], "accuracy"),
     "confusion_matrix": (np.array([0, 1]), np.array([1, 1])),
+    "table": (["keep", "accuracy"], [["0.5", "97%"]]),
 }
 loaded = {}
 for name, arguments in calls.items():
@@ -35,7 +36,7 @@ def loaded():
 
 @pytest.mark.parametrize(
     "name",
-    ["learning_curves", "predicted_against_true", "folds", "size_against_score", "confusion_matrix"],
+    ["learning_curves", "predicted_against_true", "folds", "size_against_score", "confusion_matrix", "table"],
 )
 def test_drawing_loads_neither_pyplot_nor_tensorflow(loaded, name):
     assert loaded[name] == []
@@ -131,3 +132,11 @@ def test_a_figure_is_saved_in_the_format_of_its_ending(tmp_path):
     figure = plots.folds("r2", [0.5, 0.6])
     assert plots.saved(figure, tmp_path / "folds.png") is figure
     assert (tmp_path / "folds.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_table_holds_its_titles_and_its_cells_the_first_column_to_the_left():
+    figure = plots.table(["keep", "accuracy"], [["0.5", "97%"], ["0.25", "95%"]])
+    found = figure.axes[0].tables[0].get_celld()
+    written = [[found[row, column].get_text().get_text() for column in range(2)] for row in range(3)]
+    assert written == [["keep", "accuracy"], ["0.5", "97%"], ["0.25", "95%"]]
+    assert [found[1, column].get_text().get_horizontalalignment() for column in range(2)] == ["left", "right"]

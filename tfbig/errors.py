@@ -43,6 +43,14 @@ class WrongBackend(TfbigError, ImportError):
     """Keras runs on another backend than TensorFlow."""
 
 
+class TrainingDiverged(TfbigError, ArithmeticError):
+    """The loss became NaN or infinite while a model trained."""
+
+
+class WorkerLost(TfbigError, ConnectionError):
+    """Another process of a training on several machines died or cannot be reached."""
+
+
 class ExportFailed(TfbigError, RuntimeError):
     """A model could not be turned into a LiteRT file."""
 

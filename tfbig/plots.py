@@ -127,3 +127,32 @@ def size_against_score(points: Sequence[tuple[str, int, float]], metric: str) ->
     ax.set_xlim(0, 1.35 * max(size for _, size, _ in points) / 1000)  # room for the names
     ax.grid(alpha=0.25)
     return figure
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
+    """Draws a table of texts: the first column to the left, the others to the right.
+
+    Args:
+        titles: Of the columns.
+        rows: The cells, row by row.
+    """
+    lines = [list(titles), *map(list, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(titles))]
+    figure, ax = _figure(0.5 + 0.085 * sum(width + 3 for width in widths), 0.4 + 0.27 * len(lines))
+    ax.axis("off")
+    drawn = ax.table(
+        cellText=lines,
+        colWidths=[(width + 3) / sum(w + 3 for w in widths) for width in widths],
+        cellLoc="right",
+        bbox=[0, 0, 1, 1],
+        edges="horizontal",
+    )
+    drawn.auto_set_font_size(False)
+    drawn.set_fontsize(9)
+    for (row, column), cell in drawn.get_celld().items():
+        cell.set_edgecolor(_GREY)
+        cell.set_linewidth(0.5)
+        cell.get_text().set_fontweight("bold" if row == 0 else "normal")
+        if column == 0:
+            cell.get_text().set_horizontalalignment("left")
+    return figure

@@ -121,3 +121,12 @@ def test_synthetic_whole_numbers_are_0_which_every_embedding_takes():
 
 def test_synthetic_rows_are_the_same_each_time():
     assert synthetic_rows(ONE, 3)["x"].tolist() == synthetic_rows(ONE, 3)["x"].tolist()
+
+
+def test_synthetic_rows_fill_the_ranges_that_are_known():
+    shapes = {"a": ((3,), "float32"), "b": ((2,), "int32"), "c": ((2,), "int32")}
+    rows = synthetic_rows(shapes, 500, ranges={"a": (-2.0, 6.0), "b": (0, 4), "c": None})
+    assert rows["a"].min() == pytest.approx(-2, abs=0.1)
+    assert rows["a"].max() == pytest.approx(6, abs=0.1)
+    assert np.unique(rows["b"]).tolist() == [0, 1, 2, 3]
+    assert not rows["c"].any()

@@ -54,3 +54,8 @@ def layers_inside(layer: Any) -> list[Any]:
     layer are found nowhere else.
     """
     return list(layer._layers)
+
+
+def every_layer(model: Any) -> list[Any]:
+    """Returns the model and all layers inside it at any depth, each once; see `layers_inside`."""
+    return list(model._flatten_layers())

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tfbig.data.mapped import from_file, release_pages
 from tfbig.errors import InvalidData
 
 # Finite-ness is checked in slices of about this many values, so that a memory-mapped array stays on disk.
@@ -27,7 +28,8 @@ def check_array(x: Any, name: str = "x") -> np.ndarray:
         name: What messages call it.
 
     Returns:
-        The array. float64 becomes float32, which is what Keras trains in; other dtypes stay.
+        The array. float64 becomes float32, which is what Keras trains in, but for arrays mapped from a file, which are
+        not copied; other dtypes stay.
 
     Raises:
         InvalidData: Text where numbers belong, no rows, rows of different lengths, NaN or infinite values.
@@ -35,7 +37,7 @@ def check_array(x: Any, name: str = "x") -> np.ndarray:
     array = _to_array(x, name)
     if array.ndim == 0 or len(array) == 0 or array.size == 0:
         raise InvalidData(f"{name} must hold at least one row; got an empty array of shape {array.shape}.")
-    if array.dtype == np.float64:
+    if array.dtype == np.float64 and not from_file(array):
         array = array.astype(np.float32)
     _check_finite(array, name)
     return array
@@ -95,6 +97,7 @@ def _check_finite(array: np.ndarray, name: str) -> None:
             if first is None:
                 position = np.argwhere(part)[0]
                 first = (start + int(position[0]), *map(int, position[1:]))
+        release_pages(array)
     if bad:
         raise InvalidData(
             f"{name} must be finite; got {bad} NaN or infinite value{'s' * (bad > 1)}, the first at index "

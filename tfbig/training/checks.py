@@ -108,3 +108,30 @@ def validation(data: Any, model: Any, task: str | None) -> Any:
         infer_task(model, y)  # raises where y is of another shape than the model's outputs
         y = fit_targets(task, model, y)
     return (x, y, *(sample_weight(weights, len(x)) for weights in data[2:]))
+
+
+def metric_names(metrics: Any) -> None:
+    """Raises `InvalidOption` where two metrics of one output have one name: the logs would hold one of them only."""
+    if isinstance(metrics, Mapping):
+        for of_one in metrics.values():
+            metric_names(of_one)
+        return
+    if not isinstance(metrics, list | tuple):
+        return
+    if any(isinstance(metric, list | tuple | Mapping) for metric in metrics):
+        for of_one in metrics:
+            metric_names(of_one)
+        return
+    names = [
+        metric if isinstance(metric, str) else getattr(metric, "name", getattr(metric, "__name__", None))
+        for metric in metrics
+    ]
+    twice = next((name for name in names if name is not None and names.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidOption(
+            f"Two metrics are named {twice!r}; the history holds one of a name. Pass name= to one."
+        )
+    if "loss" in names:
+        raise InvalidOption(
+            "A metric is named 'loss', as the loss itself is in the history. Pass another name=."
+        )

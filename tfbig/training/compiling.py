@@ -6,9 +6,13 @@ from typing import Any
 import numpy as np
 
 from tfbig.backend import tf
+from tfbig.backend.distribution import compile_arguments
 from tfbig.errors import InvalidModel, InvalidOption
-from tfbig.training.objectives import infer_task, loss_and_metrics
+from tfbig.options import positive_int
+from tfbig.training.checks import metric_names
+from tfbig.training.objectives import check_loss, infer_task, loss_and_metrics
 from tfbig.training.optimizers import get_optimizer
+from tfbig.training.schedules import resolve_learning_rate
 
 
 def compile_for_arrays(model: Any, y: np.ndarray, optimizer: Any, loss: Any, metrics: Any) -> str | None:
@@ -26,12 +30,16 @@ def compile_for_arrays(model: Any, y: np.ndarray, optimizer: Any, loss: Any, met
     """
     task = None if loss is not None else _task(model, y)
     if model.compiled and optimizer is None and loss is None and metrics is None:
+        if task is None:
+            check_loss(model, y, model.loss)
         return task
     if task is not None:
         loss, chosen = loss_and_metrics(task, model)
         metrics = chosen if metrics is None else metrics
     elif loss is None:
         loss = model.loss
+    if task is None:
+        check_loss(model, y, loss)
     _compile(model, optimizer, loss, metrics)
     return task
 
@@ -48,6 +56,52 @@ def compile_for_stream(model: Any, optimizer: Any, loss: Any, metrics: Any) -> N
         )
     if optimizer is not None or loss is not None or metrics is not None:
         _compile(model, optimizer, loss if loss is not None else model.loss, metrics)
+
+
+def set_learning_rate(
+    model: Any, learning_rate: Any, steps: int | None, epochs: int, validated: bool
+) -> list[Any]:
+    """Gives the model's optimizer another learning rate; returns the callbacks that belong to it.
+
+    A number is set in the optimizer as it is; a schedule needs one that begins at step 0, so its state is new.
+
+    Args:
+        model: A compiled model.
+        learning_rate: As in `resolve_learning_rate`.
+        steps: Gradient steps of an epoch; None when a stream does not say.
+        epochs: Epochs of the training.
+        validated: Whether there is validation data.
+    """
+    rate, callbacks = resolve_learning_rate(
+        learning_rate, model.optimizer, steps_per_epoch=steps, epochs=epochs, validated=validated
+    )
+    if rate is None:
+        return callbacks
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if isinstance(rate, float) and isinstance(optimizer.get_config().get("learning_rate"), float):
+        optimizer.learning_rate = rate
+    else:
+        arguments = compile_arguments(model)
+        model.compile(**{**arguments, "optimizer": get_optimizer(model.optimizer, rate)})
+    return callbacks
+
+
+def accumulate(model: Any, batches: int) -> None:
+    """Has the model's optimizer average the gradients of so many batches for each of its steps.
+
+    Raises:
+        InvalidOption: The optimizer has its variables already, and accumulates another number of batches.
+    """
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if positive_int("gradient_accumulation", batches) == (optimizer.gradient_accumulation_steps or 1):
+        return
+    if optimizer.built and batches > 1:
+        raise InvalidOption(
+            f"gradient_accumulation={batches}: the model's optimizer was built to accumulate "
+            f"{optimizer.gradient_accumulation_steps or 1}. Pass optimizer= to begin with a new one."
+        )
+    if batches > 1:
+        optimizer.gradient_accumulation_steps = batches
 
 
 def _task(model: Any, y: np.ndarray) -> str | None:
@@ -74,6 +128,7 @@ def _compile(model: Any, optimizer: Any, loss: Any, metrics: Any) -> None:
     kept = {}
     if model.compiled:
         kept = {"steps_per_execution": model.steps_per_execution, "run_eagerly": model.run_eagerly}
+    metric_names(metrics)
     listed = [metrics] if isinstance(metrics, str) or not isinstance(metrics, Iterable | None) else metrics
     model.compile(
         optimizer=model.optimizer if keeps_its_own else get_optimizer(optimizer or "adam"),

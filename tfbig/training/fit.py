@@ -1,5 +1,7 @@
 """`fit`: Keras's own loop, with the choices made and the nonsense refused before it starts."""
 
+import os
+import random
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -8,10 +10,18 @@ from tfbig.data.checking import check_pair, is_stream
 from tfbig.options import checked, positive_int
 from tfbig.training import checks
 from tfbig.training.building import build_model, is_builder
-from tfbig.training.compiling import compile_for_arrays, compile_for_stream
+from tfbig.training.compiling import accumulate, compile_for_arrays, compile_for_stream, set_learning_rate
+from tfbig.training.feeding import weights_of_rows
+from tfbig.training.first_batch import check_stream
+from tfbig.training.loop import stream_steps
 from tfbig.training.objectives import fit_targets
+from tfbig.training.precision import check_precision
+from tfbig.training.replicas import copied
+from tfbig.training.resuming import Every, check_every
 from tfbig.training.run import Run
-from tfbig.training.steps import choose_steps, steps_together
+from tfbig.training.session import Session
+from tfbig.training.strategies import is_multi_worker, scope_of, told_of_lost_workers
+from tfbig.training.strategies import strategy as find_strategy
 
 
 @checked()
@@ -20,6 +30,7 @@ def fit(
     x: Any,
     y: Any = None,
     *,
+    strategy: Any = "auto",
     epochs: int = 10,
     batch_size: int = 32,
     validation_data: Any = None,
@@ -27,10 +38,17 @@ def fit(
     class_weight: Mapping[int, float] | None = None,
     shuffle: bool = True,
     optimizer: Any = None,
+    learning_rate: Any = None,
     loss: Any = None,
     metrics: Iterable[Any] | None = None,
     callbacks: Iterable[Any] = (),
+    precision: str | None = None,
+    gradient_accumulation: int = 1,
+    rematerialize: bool | int = False,
     steps_per_execution: int | str = "auto",
+    jit_compile: bool | str = "auto",
+    checkpoint_dir: str | os.PathLike[str] | None = None,
+    checkpoint_every: Every = "epoch",
     seed: int | None = None,
     verbose: int | str = "auto",
 ) -> Run:
@@ -45,18 +63,36 @@ def fit(
         x: Inputs of shape (rows, ...): an array, lists, pandas. Or a stream of batches: `tf.data.Dataset`,
             `keras.utils.PyDataset`, a generator.
         y: Targets: whole-number labels or values of shape (rows,), or (rows, outputs). None for a stream.
+        strategy: Devices and machines, as in `tfbig.strategy`: "auto" takes all GPUs, and the workers of TF_CONFIG
+            or Slurm. A model is made again on them and gets its weights back; a builder is called in their scope.
+            The result is that of one device; batch normalization is synchronized.
         epochs: Times every row is seen.
-        batch_size: Rows per gradient step; streams bring their own.
+        batch_size: Rows per gradient step, on all replicas together; streams bring their own.
         validation_data: `(x, y)` or `(x, y, sample_weight)` measured after each epoch, or a stream.
         sample_weight: Weight of each row in the loss, shape (rows,).
         class_weight: Label to weight.
         shuffle: Whether rows are shuffled anew in each epoch.
         optimizer: A name ("adam", "sgd", …) or a Keras optimizer; Adam by default.
+        learning_rate: A number, a Keras schedule, or the name of one that spans this training and has the
+            optimizer's own rate at its height: "cosine" (with warm-up), "one_cycle", "linear", "exponential", "step",
+            "plateau", "constant".
         loss: Any Keras loss; chosen by task by default.
         metrics: Any Keras metrics; accuracy or mean absolute error by default.
         callbacks: Keras callbacks.
+        precision: "mixed_bfloat16" or "mixed_float16" computes in 16 bits while weights stay float32, and the model
+            is itself again after training; None leaves its precision as it is.
+        gradient_accumulation: Batches whose gradients are averaged for one step of the optimizer.
+        rematerialize: True, or a number of segments, forgets activations on the way forward and computes them again
+            on the way back: a deep model trains in less memory, in about a third more time.
         steps_per_execution: Gradient steps compiled into one call. "auto" takes up to 64 for arrays when no
             callback watches single batches, which saves up to half of a small model's time; 1 is Keras's own.
+        jit_compile: Whether XLA compiles the step. "auto" does on a GPU if the model's `compile` said so; on a CPU
+            compiling takes longer than a small model trains.
+        checkpoint_dir: A folder for checkpoints. A training that is killed and started again with the same line
+            goes on from the last one and ends with the same weights, bit for bit on a CPU. One that has ended is
+            not trained again. A stream must give the same batches each time it is iterated.
+        checkpoint_every: How often inside an epoch: a number of gradient steps or a `datetime.timedelta`.
+            "epoch" writes after each epoch only.
         seed: Seeds shuffling, dropout and, for a builder, the initial weights. Global generators are put back
             as they were.
         verbose: 0 silent, 1 progress bar, 2 a line per epoch, "auto" as Keras decides.
@@ -65,10 +101,12 @@ def fit(
         A `Run`: Keras's History with `.model`, `.seconds` and `.examples_per_second`.
 
     Raises:
-        InvalidData: Lengths differ, values are NaN or infinite or text, labels lie outside the classes.
+        InvalidData: Lengths differ, values are NaN or infinite or text, labels lie outside the classes; a stream
+            is empty, never ends, or is a generator and there are several epochs.
         InvalidModel: The model's outputs do not fit y, or the builder returns no model.
         InvalidOption: An option's value makes no sense.
         UnknownOption: There is no such option.
+        WorkerLost: Another process of a training on several machines died.
 
     Example:
         >>> import numpy as np, tfbig
@@ -80,14 +118,21 @@ def fit(
     epochs, batch_size = positive_int("epochs", epochs), positive_int("batch_size", batch_size)
     callbacks = checks.callbacks(callbacks)
     streaming = is_stream(x)
+    chosen = find_strategy(strategy)
     if not streaming:
         x, y = check_pair(x, y)
         sample_weight = checks.sample_weight(sample_weight, len(x))
-    with seeded(seed):
+    with seeded(seed), told_of_lost_workers(chosen):
+        twin = None
         if is_builder(model):
-            model = build_model(model, x, y)
+            with scope_of(chosen):
+                model = twin = build_model(model, x, y)
+            if chosen is not None:
+                model = copied(twin) or twin
         checks.is_model(model)
         if streaming:
+            check_stream(x, epochs)
+            weight = None
             compile_for_stream(model, optimizer, loss, metrics)
         else:
             checks.fits_input(model, x)
@@ -95,22 +140,31 @@ def fit(
             y = y if task is None else fit_targets(task, model, y)
             class_weight = checks.class_weight(class_weight, sample_weight, task, y)
             validation_data = checks.validation(validation_data, model, task)
+            weight, class_weight = weights_of_rows(y, sample_weight, class_weight), None
+        steps = stream_steps(x) if streaming else -(-len(x) // batch_size)
+        callbacks += set_learning_rate(model, learning_rate, steps, epochs, validation_data is not None)
+        accumulate(model, gradient_accumulation)
         reseed(model, seed)
-        steps = None if streaming else -(-len(x) // batch_size)
-        run = Run(examples=None if streaming else len(x))
-        with steps_together(model, choose_steps(steps_per_execution, steps, callbacks)):
-            model.fit(
-                x,
-                y,
-                epochs=epochs,
-                batch_size=None if streaming else batch_size,
-                validation_data=validation_data,
-                sample_weight=sample_weight,
-                class_weight=class_weight,
-                # Keras warns of shuffle=True for a stream that cannot be shuffled, which nobody asked for.
-                shuffle=shuffle and not hasattr(x, "element_spec") and not hasattr(x, "__next__"),
-                # Last, as Keras's own History is: what other callbacks add to the logs is in it.
-                callbacks=[*callbacks, run],
-                verbose=verbose,
-            )
-    return run
+        if is_stream(validation_data):
+            check_stream(validation_data, epochs, "validation_data")
+        session = Session(
+            x=x,
+            y=y,
+            weight=weight,
+            validation=validation_data,
+            batch_size=None if streaming else batch_size,
+            shuffle=shuffle,
+            seed=random.SystemRandom().getrandbits(32) if seed is None else seed,
+            epochs=epochs,
+            callbacks=callbacks,
+            steps_per_execution=steps_per_execution,
+            jit_compile=jit_compile,
+            class_weight=class_weight,
+            verbose=verbose,
+            checkpoint_dir=checkpoint_dir,
+            checkpoint_every=check_every(checkpoint_every, is_multi_worker(chosen)),
+            asked_seed=seed,
+            precision=None if precision is None else check_precision(precision),
+            rematerialize=rematerialize,
+        )
+        return session.train(model, chosen, twin)

@@ -9,6 +9,16 @@ from tfbig.data.splitting import is_labels
 from tfbig.errors import InvalidData, InvalidModel
 from tfbig.models.heads import LABEL_LOGITS, LOGITS, VALUES
 
+# Which losses can be right, by the model's outputs and the columns of y. Keras broadcasts what does not fit.
+_WANTED = {
+    "sparse_categorical_crossentropy": lambda outputs, columns: outputs > 1 and columns == 1,
+    "categorical_crossentropy": lambda outputs, columns: outputs == columns and outputs > 1,
+    **dict.fromkeys(
+        ("binary_crossentropy", "mean_squared_error", "mean_absolute_error", "huber_loss", "log_cosh"),
+        lambda outputs, columns: outputs == columns,
+    ),
+}
+
 
 def infer_task(model: Any, y: np.ndarray) -> str:
     """Returns "binary", "multiclass", "multilabel" or "regression", whichever the model's head and `y` agree on.
@@ -67,6 +77,45 @@ def loss_and_metrics(task: str, model: Any) -> tuple[Any, list[Any]]:
     threshold = 0.0 if from_logits else 0.5
     accuracy = keras.metrics.BinaryAccuracy(threshold=threshold, name="accuracy")
     return keras.losses.BinaryCrossentropy(from_logits=from_logits), [accuracy]
+
+
+def check_loss(model: Any, y: np.ndarray, loss: Any) -> None:
+    """Raises `InvalidModel` where the loss cannot fit the model's head or y, and says which would.
+
+    Looks at models with one output of shape (batch, outputs) and the losses below; of others nothing is said.
+    """
+    shape = getattr(model, "output_shape", None)
+    if not isinstance(loss, str | keras.losses.Loss) and not callable(loss):
+        return  # one for each of several outputs
+    loss = keras.losses.get(loss)
+    name = getattr(loss, "name", getattr(loss, "__name__", None))
+    if not isinstance(shape, tuple) or len(shape) != 2 or y.ndim > 2 or name not in _WANTED:
+        return
+    outputs, columns = int(shape[-1] or 0), 1 if y.ndim == 1 else y.shape[1]
+    if outputs and not _WANTED[name](outputs, columns):
+        raise InvalidModel(
+            f"The loss {name!r} does not fit {model.name!r}, which gives {outputs} output{'s' * (outputs != 1)} "
+            f"per row, and y of shape {y.shape}. {_fitting(model, y)}"
+        )
+    config = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
+    from_logits = config.get("from_logits", False if "entropy" in name else None)
+    probabilities = _ends_in_probabilities(model)
+    logits = getattr(_head(model), "name", None) in (LOGITS, LABEL_LOGITS)
+    if (from_logits is True and probabilities) or (from_logits is False and logits and not probabilities):
+        given = "probabilities" if probabilities else "logits"
+        raise InvalidModel(
+            f"The loss {name!r} has from_logits={from_logits}, and the model {model.name!r} gives {given}. "
+            f"{_fitting(model, y)}"
+        )
+
+
+def _fitting(model: Any, y: np.ndarray) -> str:
+    try:
+        loss, _ = loss_and_metrics(infer_task(model, y), model)
+    except InvalidModel as error:
+        return str(error)
+    options = "".join(f"{key}={value}" for key, value in loss.get_config().items() if key == "from_logits")
+    return f"One that fits: keras.losses.{type(loss).__name__}({options}), which is chosen where no loss is given."
 
 
 def _outputs(model: Any) -> int:

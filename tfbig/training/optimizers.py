@@ -1,41 +1,70 @@
-"""Optimizers by name, and fresh ones from used ones."""
+"""Optimizers by name, fresh ones from used ones, and the same one at another learning rate."""
 
 from typing import Any
 
 from tfbig.backend import keras
 from tfbig.errors import InvalidOption, unknown_choice
 
+# What the field calls an optimizer of its own and Keras an argument of SGD.
+_VARIANTS = {"momentum": {"momentum": 0.9}, "nesterov": {"momentum": 0.9, "nesterov": True}}
 
-def get_optimizer(optimizer: Any) -> Any:
+
+def get_optimizer(optimizer: Any, learning_rate: Any = None) -> Any:
     """Returns an optimizer that no model has used yet.
 
     Args:
-        optimizer: One of Keras's names, such as "adam" or "sgd", or an optimizer. One that already belongs to a
-            model is copied without its state: it cannot serve a second model.
+        optimizer: One of Keras's names in any case, such as "adam" or "sgd"; "momentum" or "nesterov", which are
+            SGD with a momentum of 0.9; or an optimizer. One that already belongs to a model is copied without
+            its state: it cannot serve a second model.
+        learning_rate: A number or `keras.optimizers.schedules.LearningRateSchedule` in place of the optimizer's
+            own; an optimizer that is passed is then copied. None keeps its own.
 
     Returns:
         A `keras.optimizers.Optimizer`.
 
     Raises:
         InvalidOption: No optimizer has that name; the nearest one is named.
+
+    Example:
+        >>> get_optimizer("nesterov", 0.1).momentum
+        0.9
     """
     if isinstance(optimizer, str):
         known = optimizer_names()
-        if optimizer.lower() not in known:
+        name = optimizer.lower()
+        if name not in known:
             raise unknown_choice("optimizer", optimizer, known)
-        return known[optimizer.lower()]()
+        given = {} if learning_rate is None else {"learning_rate": learning_rate}
+        return known[name](**_VARIANTS.get(name, {}), **given)
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise InvalidOption(f"optimizer must be a name or a keras.optimizers.Optimizer; got {optimizer!r}.")
+    if learning_rate is not None:
+        return _at_another_rate(optimizer, learning_rate)
     return optimizer.__class__.from_config(optimizer.get_config()) if optimizer.built else optimizer
 
 
 def optimizer_names() -> dict[str, type]:
-    """Returns Keras's optimizers by lower-case name."""
+    """Returns Keras's optimizers by lower-case name, with "momentum" and "nesterov" for SGD's variants."""
     base = keras.optimizers.Optimizer
     candidates = {name: getattr(keras.optimizers, name) for name in dir(keras.optimizers)}
     wrappers = {"Optimizer", "LossScaleOptimizer", "MultiOptimizer"}
-    return {
+    own = {
         name.lower(): kind
         for name, kind in candidates.items()
         if isinstance(kind, type) and issubclass(kind, base) and name not in wrappers
     }
+    return {**own, **dict.fromkeys(_VARIANTS, keras.optimizers.SGD)}
+
+
+def _at_another_rate(optimizer: Any, learning_rate: Any) -> Any:
+    """A copy without state; Keras lets no number take a schedule's place in the optimizer itself."""
+    kind = optimizer.__class__
+    if kind.__name__ == "MultiOptimizer":
+        raise InvalidOption("A MultiOptimizer has several learning rates: set each inner optimizer's own.")
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        config = optimizer.get_config()
+        config["inner_optimizer"] = keras.optimizers.serialize(
+            _at_another_rate(optimizer.inner_optimizer, learning_rate)
+        )
+        return kind.from_config(config)
+    return kind.from_config({**optimizer.get_config(), "learning_rate": learning_rate})

@@ -13,7 +13,7 @@ from tfbig.errors import UnreadableFile
 from tfbig.files import written_whole
 from tfbig.records import read_object
 
-_FIELDS = ("epoch", "history", "seconds", "epoch_seconds", "examples")
+_FIELDS = ("epoch", "history", "seconds", "epoch_seconds", "examples", "strategy")
 
 
 class Run(keras.callbacks.History):
@@ -25,12 +25,14 @@ class Run(keras.callbacks.History):
         model: The trained model; None for a run that was read from JSON.
         seconds: Wall time of the whole run.
         epoch_seconds: Wall time of each epoch.
+        strategy: On what it ran: "1 device", "MirroredStrategy, 2 replicas".
         examples: Rows trained on in one epoch; None when the data is a stream of unknown length.
     """
 
-    def __init__(self, examples: int | None = None):
+    def __init__(self, examples: int | None = None, strategy: str = "1 device"):
         super().__init__()
         self.examples = examples
+        self.strategy = strategy
         self.seconds = 0.0
         self.epoch_seconds: list[float] = []
 

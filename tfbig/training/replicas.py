@@ -1,0 +1,145 @@
+"""A model's twin on every replica of a strategy, and the way back to the user's own object."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from tfbig.backend import keras
+from tfbig.backend.distribution import compile_arguments
+from tfbig.backend.internals import every_layer
+from tfbig.errors import InvalidModel
+from tfbig.training.agreement import take_from_chief
+from tfbig.training.global_loss import GlobalLoss
+from tfbig.training.train_step import has_own_rules
+
+
+@contextlib.contextmanager
+def trained_over(strategy: Any, model: Any, twin: Any = None, *, synchronized: bool = True) -> Iterator[Any]:
+    """Lends the model to train over a strategy; after the block, and after an error in it, `model` has its weights.
+
+    Args:
+        strategy: A `tf.distribute.Strategy`; None trains the model itself.
+        model: A compiled Keras model.
+        twin: The same model as its builder made it in the strategy's scope, which may be `model` itself; None
+            makes it there again.
+        synchronized: Whether batch normalization takes its statistics from all replicas.
+
+    Yields:
+        The model to train.
+
+    Raises:
+        InvalidModel: Keras cannot make a second one of it, or it trains by rules of its own.
+    """
+    if strategy is None:
+        yield model
+        return
+    rule = has_own_rules(model)
+    if rule is not None:
+        raise InvalidModel(
+            f"The model {model.name!r} has a {rule} of its own, which tfbig cannot spread over replicas exactly. "
+            "Train it on one device, or by its own loop."
+        )
+    arguments = compile_arguments(model)
+    with strategy.scope():
+        twin = copied(model) if twin is None else twin
+        if twin is None:
+            raise InvalidModel(
+                f"The model {model.name!r} was made outside the strategy's scope, and Keras cannot make a second "
+                "one of a subclassed model. Pass fit a function that builds it."
+            )
+        if twin is not model:
+            carry_weights(model, twin)
+        used = model.optimizer if model.optimizer.built else None
+        _compile_for_replicas(twin, arguments, synchronized)
+        if used is not None:
+            twin.optimizer.build(twin.trainable_variables)
+            carry(used.variables, twin.optimizer.variables)
+            take_from_chief(strategy, twin.optimizer.variables)
+    take_from_chief(strategy, twin.variables)
+    try:
+        yield twin
+    finally:
+        if twin is not model:
+            carry_back(twin, twin.optimizer, model)
+
+
+def carry_back(twin: Any, optimizer: Any, model: Any) -> None:
+    """Gives the user's model the weights of the twin that was trained for it, and its optimizer's state."""
+    carry_weights(twin, model)
+    if optimizer.built:
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        carry(optimizer.variables, model.optimizer.variables)
+
+
+def copied(model: Any) -> Any:
+    """Returns a model of the same layers, made where this is called, with its weights; None for subclassed ones.
+
+    Compiled as the model is, with an optimizer and metrics of its own.
+    """
+    try:
+        with _uncompiled(model):
+            copy = keras.models.clone_model(model)
+    except (ValueError, NotImplementedError, TypeError):
+        return None
+    for mine, theirs in zip(every_layer(copy), every_layer(model), strict=True):
+        mine.trainable = theirs.trainable
+    carry_weights(model, copy)
+    if model.compiled:
+        copy.compile(**fresh_arguments(compile_arguments(model)))
+    return copy
+
+
+def carry_weights(source: Any, target: Any) -> None:
+    """Sets every variable of `target`, seed states among them, to its value in `source`."""
+    carry(source.variables, target.variables)
+    for layer in every_layer(target):
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # what an adapted one computes with is made of its variables
+
+
+def _compile_for_replicas(model: Any, arguments: dict[str, Any], synchronized: bool) -> None:
+    loss = arguments["loss"]
+    arguments = {**fresh_arguments(arguments), "steps_per_execution": 1, "jit_compile": False}
+    arguments["loss"] = None if loss is None else keras.tree.map_structure(GlobalLoss, loss)
+    model.compile(**arguments)
+    for layer in every_layer(model):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = synchronized
+
+
+def fresh_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+    """What to compile another model with: its optimizer and metrics hold variables, so it needs its own."""
+    fresh = {name: _fresh_metrics(arguments[name]) for name in ("metrics", "weighted_metrics")}
+    return {**arguments, **fresh, "optimizer": _fresh(keras.optimizers.get(arguments["optimizer"]))}
+
+
+def carry(sources: list[Any], targets: list[Any]) -> None:
+    """Sets each variable to the value of its counterpart; raises `InvalidModel` where they do not correspond."""
+    if [v.shape for v in sources] != [v.shape for v in targets]:
+        raise InvalidModel("Making the model again gave other variables; pass fit a function that builds it.")
+    for source, target in zip(sources, targets, strict=True):
+        target.assign(source.numpy())
+
+
+@contextlib.contextmanager
+def _uncompiled(model: Any) -> Iterator[None]:
+    """Has `clone_model` leave losses and metrics alone, which it would write down: a user's own cannot be."""
+    compiled, model.compiled = model.compiled, False
+    try:
+        yield
+    finally:
+        model.compiled = compiled
+
+
+def _fresh(thing: Any) -> Any:
+    return type(thing).from_config(thing.get_config())
+
+
+def _fresh_metrics(metrics: Any) -> Any:
+    """Metrics of the strategy's own: those with variables made again, names and functions as they are."""
+    if isinstance(metrics, list | tuple):
+        return [_fresh_metrics(metric) for metric in metrics]
+    if isinstance(metrics, dict):
+        return {name: _fresh_metrics(metric) for name, metric in metrics.items()}
+    return _fresh(metrics) if isinstance(metrics, keras.metrics.Metric) else metrics
