@@ -1,4 +1,5 @@
 import math
+import random
 
 import numpy as np
 import pytest
@@ -13,8 +14,11 @@ from sklearn.model_selection import (
 
 import tfbig
 from tfbig.backend import keras
+from tfbig.backend.seeds import seeded
 from tfbig.errors import InvalidData, InvalidModel, InvalidOption, UnknownOption
-from tfbig.evaluation.cross_validation import CrossValidation, split_folds
+from tfbig.evaluation import fold_runner
+from tfbig.evaluation.fold_results import CrossValidation
+from tfbig.evaluation.splitting_folds import fold_seed, split_folds
 
 ROWS = 60
 LABELS = np.repeat([0, 1, 2], [30, 18, 12])
@@ -140,10 +144,22 @@ def test_scores_are_those_of_the_held_out_predictions(result):
     assert result.scores["accuracy"] == pytest.approx(expected)
 
 
-def test_a_fold_is_what_fit_makes_of_its_rows(result):
-    train, test = split_folds(X, LABELS, 3, None, 0)[1]
-    model = tfbig.fit(small, X[train], LABELS[train], epochs=2, seed=0, verbose=0).model
-    np.testing.assert_array_equal(result.predictions[test], np.asarray(model(X[test], training=False)))
+def fitted(train, **options):
+    """What `fit` makes of fold 1's rows, in the order of the data."""
+    seed = fold_seed(0, 1)
+    return tfbig.fit(small, X[train], LABELS[train], seed=seed, shuffle=False, verbose=0, **options).model
+
+
+def assert_near(one, other):
+    # The same sums of float32 in other graphs; outputs are below 100.
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_a_fold_is_what_fit_makes_of_its_rows():
+    result = cross_validate(epochs=2, shuffle=False)
+    train, test = TWO_FOLDS[1]
+    model = fitted(train, epochs=2)
+    assert_near(result.predictions[test], np.asarray(model(X[test], training=False)))
 
 
 def test_rows_that_no_fold_holds_out_are_nan():
@@ -163,8 +179,13 @@ def test_each_fold_gets_a_fresh_model():
 
     cross_validate(build)
     assert models[0] is not models[1]
-    # The same seed draws the same weights, unless something of the first fold were carried over.
-    assert all(np.array_equal(a, b) for a, b in zip(*weights, strict=True))
+    # Each fold's own seed draws its weights: the same again, and not those of the other fold.
+    assert not np.array_equal(weights[0][0], weights[1][0])
+    for fold in (0, 1):
+        with seeded(fold_seed(0, fold)):
+            assert all(
+                np.array_equal(a, b) for a, b in zip(weights[fold], small().get_weights(), strict=True)
+            )
     assert not np.array_equal(models[0].get_weights()[0], weights[0][0])
 
 
@@ -224,10 +245,13 @@ def test_without_finish_there_are_no_finished_scores(result):
 
 def test_sample_weight_is_cut_to_the_folds_rows():
     weights = np.linspace(0, 2, ROWS)
-    result = cross_validate(sample_weight=weights.tolist())
+    result = cross_validate(sample_weight=weights.tolist(), shuffle=False)
     train, test = TWO_FOLDS[1]
-    run = tfbig.fit(small, X[train], LABELS[train], sample_weight=weights[train], epochs=1, seed=0, verbose=0)
-    np.testing.assert_array_equal(result.predictions[test], np.asarray(run.model(X[test], training=False)))
+    model = fitted(train, epochs=1, sample_weight=weights[train])
+    assert_near(result.predictions[test], np.asarray(model(X[test], training=False)))
+    assert not np.allclose(
+        result.predictions, cross_validate(shuffle=False).predictions, rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("wrap", [list, iter], ids=["list", "iterator"])
@@ -258,7 +282,7 @@ SEVERAL = np.eye(3, dtype=int)[LABELS] | (np.arange(ROWS) >= 20)[:, None]
     ("build", "y", "task"),
     [
         pytest.param(lambda: small(1, task="binary"), (LABELS > 0).astype(float), "binary", id="float bits"),
-        pytest.param(small, np.eye(3)[LABELS], "multiclass", id="float one-hot"),
+        pytest.param(small, np.eye(3)[np.arange(ROWS) % 3], "multiclass", id="float one-hot"),
         pytest.param(lambda: small(1, task="regression"), LABELS % 2, "regression", id="values 0 and 1"),
         pytest.param(lambda: small(1, task="regression"), COUNTS, "regression", id="a fold of 0 and 1"),
         pytest.param(
@@ -301,7 +325,11 @@ def test_the_deviation_of_one_fold_is_nan():
 
 
 def test_the_summary_is_a_line_per_metric():
-    expected = "3 folds in 4.8 s\naccuracy  0.7500 ± 0.2500\nlog_loss  0.5000 ± 0.5000"
+    expected = (
+        "3 folds in 4.8 s, one after another\n"
+        "accuracy  0.7500 ± 0.2500  (95%: -0.2319 to 1.7319)\n"
+        "log_loss  0.5000 ± 0.5000  (95%: -1.4639 to 2.4639)"
+    )
     assert record().summary() == str(record()) == expected
 
 
@@ -409,3 +437,243 @@ def test_a_builder_that_returns_the_same_model_twice_is_refused(blobs):
     model = tfbig.models.mlp((4,), 3, hidden=(8,))
     with pytest.raises(InvalidModel, match="returned the same model twice.*Build the model inside"):
         tfbig.cross_validate(lambda: model, *blobs, cv=3, epochs=1)
+
+
+def test_scorers_stand_beside_the_metrics_for_held_out_training_and_finished_rows():
+    result = cross_validate(
+        scoring=["balanced_accuracy"], return_train_scores=True, finish=lambda model, x, y: model
+    )
+    for scores in (result.scores, result.train_scores, result.finished_scores):
+        assert "balanced_accuracy" in scores
+        assert all(len(values) == 2 for values in scores.values())
+    # A fold trains on the rows that the other holds out.
+    predicted = result.predictions.argmax(axis=1)
+    assert result.scores["accuracy"][0] == np.mean(predicted[1::2] == LABELS[1::2])
+    assert cross_validate().train_scores is None
+
+
+def test_each_fold_has_a_history_and_its_numbers_of_rows():
+    result = cross_validate(epochs=3, validation_data=(X[:9], LABELS[:9]))
+    assert [list(history) for history in result.histories] == [
+        ["accuracy", "loss", "val_accuracy", "val_loss"]
+    ] * 2
+    assert all(len(series) == 3 for history in result.histories for series in history.values())
+    assert (result.train_rows, result.test_rows) == ((30, 30), (30, 30))
+
+
+def test_a_record_with_everything_comes_back_equal_from_json():
+    result = cross_validate(
+        return_train_scores=True, finish=lambda model, x, y: model, scoring="balanced_accuracy"
+    )
+    after = CrossValidation.from_json(result.to_json())
+    assert after == result
+    assert after.histories == result.histories
+    assert after.summary() == result.summary()
+
+
+# Class 2 begins at row 48: the second fold trains without it.
+LACKING = [(np.arange(20, 60), np.arange(20)), (np.arange(40), np.arange(40, 60))]
+
+
+def test_a_fold_whose_training_rows_lack_a_class_is_refused_before_training_starts():
+    epochs = Epochs()
+    with pytest.raises(
+        InvalidData, match="Fold 1: its training rows hold no row of class 2, .*stratified cv"
+    ):
+        cross_validate(cv=LACKING, callbacks=[epochs])
+    assert not epochs.rates
+
+
+@pytest.mark.parametrize("folds", ["together", "sequential"])
+def test_with_an_error_score_the_fold_is_left_out_and_named(folds):
+    with pytest.warns(UserWarning, match=r"1 of 3 folds failed and score -1: 1\."):
+        result = cross_validate(cv=[LACKING[0], LACKING[1], TWO_FOLDS[0]], error_score=-1, folds=folds)
+    assert result.scores["accuracy"][1] == -1
+    assert min(result.scores["accuracy"][::2]) >= 0
+    assert list(result.failures) == ["1"]
+    assert "class 2" in result.failures["1"]
+    assert result.failures["1"] in result.summary()
+    assert result.mode == folds
+
+
+def test_values_lack_no_class():
+    result = cross_validate(lambda: small(1, task="regression"), np.arange(ROWS), cv=LACKING)
+    assert result.task == "regression"
+    assert np.isfinite(result.scores["mae"]).all()
+
+
+def diverging(x_train):
+    """Diverges in the fold that trains on the even rows."""
+    model = small()
+    if x_train[0, 0] == 0:
+        model.layers[0].kernel.assign(model.layers[0].kernel * np.inf)
+    return model
+
+
+def test_a_fold_that_gives_nan_is_named():
+    with pytest.raises(
+        InvalidData, match="Fold 0: The model gives NaN or infinite outputs for 30 of 30 rows"
+    ):
+        cross_validate(diverging)
+
+
+def test_a_fold_that_gives_nan_gets_the_error_score():
+    with pytest.warns(UserWarning, match="folds failed and score nan: 0"):
+        result = cross_validate(diverging, error_score=np.nan)
+    assert np.isnan(result.scores["accuracy"][0])
+    assert np.isfinite(result.scores["accuracy"][1])
+    assert np.isnan(result.mean["accuracy"])
+
+
+def test_a_finish_that_fails_raises_or_gets_the_error_score():
+    def finish(model, x_train, y_train):
+        if x_train[0, 0] == 0:
+            raise RuntimeError("out of luck")
+        return model
+
+    with pytest.raises(RuntimeError, match="out of luck"):
+        cross_validate(finish=finish)
+    with pytest.warns(UserWarning, match="1 of 2 folds failed"):
+        result = cross_validate(finish=finish, error_score=0.0)
+    assert result.failures == {"0": "finish failed: RuntimeError: out of luck"}
+    assert result.finished_scores["accuracy"][0] == 0
+
+
+def test_when_every_fold_fails_it_raises_whatever_the_error_score():
+    with pytest.raises(InvalidData, match="Every fold failed. Fold 0: The model gives NaN"):
+        cross_validate(lambda: diverging(np.zeros((1, 1))), error_score=np.nan)
+    with pytest.raises(InvalidData, match="No fold can be trained. Fold 0: .*class 2"):
+        cross_validate(cv=[LACKING[1]], error_score=np.nan)
+
+
+ARCHITECTURES = {
+    "another width": (
+        lambda x_train: tfbig.models.mlp((4,), 3, hidden=(int(x_train[0, 0]) + 4,)),
+        r"another architecture for fold 1: its weight .* has shape \(4, 5\), that of fold 0 \(4, 4\)",
+    ),
+    "another layer": (
+        lambda x_train: tfbig.models.mlp((4,), 3, hidden=(4,) * (1 + int(x_train[0, 0]))),
+        "another architecture for fold 1: its layers are .*, those of fold 0 are",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("folds", ["together", "sequential"])
+def test_another_architecture_for_another_fold_is_refused(name, folds):
+    build, message = ARCHITECTURES[name]
+    with pytest.raises(InvalidModel, match=message):
+        cross_validate(build, folds=folds)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"folds": "togehter"}, InvalidOption, "folds must be one of 'auto', .*Did you mean 'together'"),
+        ({"error_score": "nan"}, InvalidOption, "error_score must be \"raise\" or a number; got 'nan'"),
+        ({"scoring": "acuracy"}, InvalidOption, "scoring must be one of .*Did you mean 'accuracy'"),
+        ({"max_memory": 0}, InvalidOption, "max_memory must be a whole number of at least 1; got 0"),
+        ({"seed": -1}, InvalidOption, "seed must be a whole number of at least 0"),
+        ({"seed": 2**32}, InvalidOption, "seed must be below"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(changes, error, message):
+    with pytest.raises(error, match=message):
+        cross_validate(**changes)
+
+
+def spied(x_train, seen):
+    """A model whose normalizer and first weights tell which rows they were made from."""
+    seen.append(set(x_train[:, 0].astype(int)))
+    return keras.Sequential([keras.Input((4,)), tfbig.normalizer(x_train), keras.layers.Dense(3)])
+
+
+@pytest.mark.parametrize("folds", ["together", "sequential"])
+def test_held_out_rows_touch_neither_builder_normalizer_nor_weights_nor_finish(folds):
+    """What a fold makes of its training rows stays the same whatever stands in the rows that it holds out."""
+    results = []
+    for poison in (0, 1e6):
+        seen, finished, normalizers = [], [], []
+
+        def finish(model, x_train, y_train, finished=finished, normalizers=normalizers):
+            finished.append(set(x_train[:, 0].astype(int)))
+            normalizers.append(np.asarray(model.layers[0].mean).ravel())
+            return model
+
+        x = X.copy()
+        x[TWO_FOLDS[0][1], 1:] += poison  # held out by the first fold, the training rows of the second
+        result = tfbig.cross_validate(
+            lambda x_train, seen=seen: spied(x_train, seen),
+            x,
+            LABELS,
+            cv=[TWO_FOLDS[0], (TWO_FOLDS[0][0][10:], TWO_FOLDS[0][1])],
+            folds=folds,
+            epochs=3,
+            seed=0,
+            finish=finish,
+            return_train_scores=True,
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        )
+        assert result.mode == folds
+        train = [set(TWO_FOLDS[0][0]), set(TWO_FOLDS[0][0][10:])]
+        assert seen == finished == train
+        for mean, rows in zip(normalizers, train, strict=True):
+            np.testing.assert_allclose(mean, x[sorted(rows)].mean(axis=0), rtol=1e-5)
+        results.append(result)
+    assert results[0].histories == results[1].histories
+    assert results[0].train_scores == results[1].train_scores
+
+
+def test_one_compiled_model_serves_every_fold(monkeypatch):
+    engines = []
+    original = fold_runner.FoldEngine
+
+    def noted(*args):
+        engines.append(original(*args))
+        return engines[-1]
+
+    monkeypatch.setattr(fold_runner, "FoldEngine", noted)
+    # Of unequal size, so that epochs differ in steps and last batches: 12, 13, … rows.
+    pairs = [(np.flatnonzero(np.arange(ROWS) % 5 != k)[: 40 + k], np.arange(k, ROWS, 5)) for k in range(5)]
+    cross_validate(cv=pairs, y=np.arange(ROWS) % 3, folds="sequential", batch_size=8, epochs=2)
+    (engine,) = engines
+    assert engine.traces == 1
+
+
+@pytest.mark.parametrize(("worth", "mode"), [(1e9, "sequential"), (0.0, "together")])
+def test_auto_goes_by_what_it_measures(monkeypatch, worth, mode):
+    monkeypatch.setattr(fold_runner, "WORTH_TRACING", worth)
+    costs = {None: 10.0, 2: 1.0}
+    monkeypatch.setattr(fold_runner, "seconds_per_epoch", lambda engine, folds, schedule: costs[engine.folds])
+    result = cross_validate(folds="auto", epochs=2)
+    assert result.mode == mode
+    if mode == "sequential":
+        assert "about 20.0 s of training are not worth" in result.fallback
+    costs[2] = 11.0
+    monkeypatch.setattr(fold_runner, "WORTH_TRACING", 0.0)
+    slower = cross_validate(folds="auto", epochs=2)
+    assert (slower.mode, slower.fallback) == (
+        "sequential",
+        "measured slower: 22.0 s against 20.0 s one after another",
+    )
+
+
+def test_without_a_seed_two_runs_differ_and_pythons_seed_decides():
+    def predictions():
+        return cross_validate(seed=None).predictions
+
+    state = random.getstate()
+    first, second = predictions(), predictions()
+    random.setstate(state)
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(first, predictions())
+
+
+def test_verbose_tells_of_each_epoch(capsys):
+    cross_validate(folds="together", epochs=2, verbose=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[:2] for line in lines] == [
+        ["epoch 1/2", "mean of 2 folds:"],
+        ["epoch 2/2", "mean of 2 folds:"],
+    ]
+    assert "loss" in lines[0]

@@ -1,0 +1,158 @@
+"""Whether folds can share a compiled step, how many fit into memory, and which way is faster."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfbig.backend import keras, tf
+from tfbig.backend.stateless_optimizer import unsuitable
+from tfbig.evaluation.fold_callbacks import unknown_callback
+from tfbig.evaluation.fold_engine import FoldEngine, stacked
+from tfbig.evaluation.fold_models import all_layers, constants_of
+from tfbig.evaluation.fold_rounds import plan_rounds
+from tfbig.evaluation.fold_training import Fold, Schedule
+
+# The options of `fit` that the folds' step honours. With any other, folds are fitted by `fit` itself.
+HONOURED = {
+    "epochs", "batch_size", "validation_data", "sample_weight", "class_weight", "shuffle", "optimizer", "loss",
+    "metrics", "callbacks", "steps_per_execution", "seed", "verbose",
+}  # fmt: skip
+# More folds in one step make it no faster, and slower to trace.
+_WIDEST = 32
+# The share of the free memory that folds may take when nobody says how much.
+_SHARE = 0.5
+# Stacking the step takes a second or four to trace: less work than this is not worth it.
+WORTH_TRACING = 4.0
+_TIMED_STEPS = 6
+_METHODS = ("train_step", "test_step", "compute_loss", "compute_metrics", "make_train_function", "fit")
+
+
+def reason_against(model: Any, fit_options: Mapping[str, Any], callbacks: Sequence[Any]) -> str | None:
+    """Returns why this model, fitted so, needs Keras's own `fit`; None if the folds' compiled step will do.
+
+    Args:
+        model: A built, compiled model.
+        fit_options: The options given for `fit`.
+        callbacks: The callbacks among them.
+    """
+    if not model.built:
+        return "the model makes its weights at its first batch"
+    own = [name for name in _METHODS if getattr(type(model), name, None) is not getattr(_plain(model), name)]
+    if own:
+        return f"{type(model).__name__} has a {own[0]} of its own"
+    name = unknown_callback(callbacks)
+    if name is not None:
+        return f"the callback {name} may change the model"
+    other = sorted(set(fit_options) - HONOURED)
+    if other:
+        return f"{other[0]}= is for fit alone"
+    if fit_options.get("validation_data") is not None and not isinstance(
+        fit_options["validation_data"], tuple | list
+    ):
+        return "validation data is a stream"
+    if tf.distribute.has_strategy():
+        return "a distribution strategy is in force"
+    if model.run_eagerly:
+        return "the model runs eagerly"
+    if unsuitable(model.optimizer):
+        return unsuitable(model.optimizer)
+    kept = next(
+        (layer.name for layer in all_layers(model) if getattr(layer, "stateful", False) is True), None
+    )
+    if kept is not None:
+        return f"the layer {kept} keeps its state between batches"
+    return None
+
+
+def bytes_per_fold(model: Any, batch_size: int, validation: bool = False) -> int:
+    """Returns an estimate of the memory that one fold's training takes.
+
+    Weights count six times: old and new value, gradient, and up to three of the optimizer's. Every layer's output
+    counts three times: the value, its gradient and what is kept for it; recurrent layers for each time step.
+    """
+    weights = sum(int(np.prod(v.shape)) * 4 for v in model.variables)
+    outputs = 0
+    for layer in all_layers(model):
+        if isinstance(layer, keras.Model):
+            continue  # its layers count
+        try:
+            shapes = [tensor.shape for tensor in keras.tree.flatten(layer.output)]
+            inputs = [tensor.shape for tensor in keras.tree.flatten(layer.input)]
+        except (AttributeError, ValueError):
+            continue  # inside another layer, or called several times
+        steps = inputs[0][1] or 1 if isinstance(layer, keras.layers.RNN) else 1
+        gates = 8 if isinstance(layer, keras.layers.RNN) else 1
+        outputs += sum(int(np.prod([n or 1 for n in shape[1:]])) for shape in shapes) * steps * gates
+    if not outputs:  # a model whose layers do not say
+        outputs = weights // 4
+    return 6 * weights + 3 * 4 * outputs * batch_size
+
+
+def folds_side_by_side(folds: int, each: int, max_memory: int | None) -> int:
+    """Returns how many folds fit side by side, in groups as even as can be.
+
+    Args:
+        folds: All folds.
+        each: Bytes that one takes.
+        max_memory: Bytes for all that train at once; None for half of what is free.
+
+    Example:
+        >>> folds_side_by_side(10, each=100, max_memory=450), folds_side_by_side(10, each=100, max_memory=50)
+        (4, 1)
+    """
+    room = free_memory() * _SHARE if max_memory is None else max_memory
+    most = min(folds, _WIDEST, max(1, int(room // each)))
+    groups = -(-folds // most)
+    return -(-folds // groups)
+
+
+def free_memory() -> int:
+    """Returns the bytes that processes may take without swapping; where the system does not say, 4 GiB."""
+    try:
+        with open("/proc/meminfo") as lines:
+            found = next(line for line in lines if line.startswith("MemAvailable"))
+        return int(found.split()[1]) * 1024
+    except (OSError, StopIteration):
+        names = getattr(os, "sysconf_names", {})
+        if "SC_PHYS_PAGES" in names:
+            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+        return 4 << 30
+
+
+def seconds_per_epoch(engine: FoldEngine, folds: Sequence[Fold], schedule: Schedule) -> float:
+    """Measures what one epoch of all `folds` costs on an engine; nothing is kept of the steps that are taken.
+
+    Args:
+        engine: Prepared. One that trains several folds side by side is given as many as it takes.
+        folds: With a model each.
+        schedule: Their batches.
+    """
+    alone = engine.folds is None
+    first = folds[0]
+    state, constants = engine.initial(first.model), constants_of(first.model)
+    width = engine.folds or 1
+    if not alone:
+        state, constants = stacked([state] * width), stacked([constants] * width)
+
+    def took(steps: int) -> float:
+        order = np.resize(first.train, steps * min(schedule.batch_size, len(first.train)))
+        rounds = plan_rounds([order] * width, min(schedule.batch_size, len(first.train)))
+        began = time.perf_counter()
+        engine.train(state, constants, rounds)
+        return time.perf_counter() - began
+
+    took(1)  # warms up
+    step = max(1e-6, (took(2 * _TIMED_STEPS) - took(_TIMED_STEPS)) / _TIMED_STEPS)
+    if alone:
+        return step * sum(-(-len(fold.train) // schedule.batch_size) for fold in folds)
+    groups = [folds[i : i + width] for i in range(0, len(folds), width)]
+    rounds = [plan_rounds([fold.train for fold in group], schedule.batch_size) for group in groups]
+    return step * sum(len(one.sizes) for one in rounds)
+
+
+def _plain(model: Any) -> type:
+    """The class of Keras's that a model's methods are compared with."""
+    return type(model) if type(model).__module__.startswith("keras.") else keras.Model
