@@ -329,3 +329,13 @@ def test_two_replicas_prune_the_same_weights_as_one_device():
 def test_zeros_are_plus_zero_which_compresses_best(model, blobs):
     thin = tfbig.prune(model, *blobs, sparsity=0.75, epochs=3, verbose=0)
     assert not any(np.signbit(kernel[kernel == 0]).any() for kernel in kernels(thin))
+
+
+def test_a_pruned_copy_keeps_what_an_adapted_normalizer_learned():
+    normalizer = keras.layers.Normalization()
+    normalizer.adapt(np.array([[0.0, 100.0], [2.0, 300.0]]))
+    model = keras.Sequential([keras.Input((2,)), normalizer, keras.layers.Dense(4), keras.layers.Dense(1)])
+    x = np.array([[1.0, 150.0], [0.5, 250.0]], np.float32)
+    optimizer = keras.optimizers.SGD(1e-12)  # nothing moves, so that only the copy could change the outputs
+    thin = tfbig.prune(model, x, x[:, :1], sparsity=0.0, epochs=2, optimizer=optimizer, loss="mse", verbose=0)
+    np.testing.assert_allclose(thin.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5)

@@ -4,6 +4,7 @@ from typing import Any
 
 from tfbig.backend import keras
 from tfbig.errors import InvalidModel
+from tfbig.training.replicas import carry_weights
 
 
 def copy_model(model: Any, callback: str) -> Any:
@@ -23,10 +24,15 @@ def copy_model(model: Any, callback: str) -> Any:
             f"The model {model.name!r} cannot be copied: {error}. Sequential and functional models can; for a "
             f"subclassed one, train it in place with the {callback} callback."
         ) from error
-    copy.set_weights(model.get_weights())
+    carry_weights(model, copy)
     copy.trainable = model.trainable
     for mine, theirs in zip(copy.layers, model.layers, strict=True):
         mine.trainable = theirs.trainable
+    carry_compile_settings(model, copy)
+    return copy
+
+
+def carry_compile_settings(model: Any, copy: Any) -> None:
+    """Compiles the copy as the model is, with a fresh optimizer, if the model is compiled."""
     if model.compiled:
         copy.compile_from_config(model.get_compile_config())
-    return copy

@@ -122,7 +122,8 @@ class Prune(keras.callbacks.Callback):
                 "Pruning needs to know how long an epoch is: pass steps_per_epoch for this stream."
             )
         self._total_steps = steps * self.params["epochs"]
-        self._updates = self.plan_for(self._total_steps)
+        self._plan = self.plan_for(self._total_steps)
+        self._planned = 0
         self._step = self.params.get("initial_epoch", 0) * steps
         self._install(targets)
         self._update_masks()
@@ -144,10 +145,10 @@ class Prune(keras.callbacks.Callback):
             target.kernel.assign(masked(target.kernel, constraint.mask))
         asked = self.asked if self.pattern.scope == "layer" else None
         self.report = measured([target for target, _ in self._installed], self._skipped, asked)
-        if self._updates:
+        if self._planned < len(self._plan):
             warnings.warn(
                 f"Training stopped after {self._step} of {self._total_steps} steps, before the pruning schedule "
-                f"ended: kernels are at {self.report.overall:.1%} instead of {self._updates[-1].sparsity:.0%}.",
+                f"ended: kernels are at {self.report.overall:.1%} instead of {self._plan[-1].sparsity:.0%}.",
                 stacklevel=2,
             )
         self.release()
@@ -191,8 +192,9 @@ class Prune(keras.callbacks.Callback):
 
     def _update_masks(self) -> None:
         due = None
-        while self._updates and self._updates[0].step <= self._step:
-            due = self._updates.pop(0)
+        while self._planned < len(self._plan) and self._plan[self._planned].step <= self._step:
+            due = self._plan[self._planned]
+            self._planned += 1
         if due is None:
             return
         self._set_masks(tf.constant(due.sparsity, tf.float32))

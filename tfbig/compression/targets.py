@@ -8,6 +8,8 @@ from typing import Any
 from tfbig.backend import keras
 from tfbig.backend.internals import layers_inside
 from tfbig.errors import InvalidModel, InvalidOption, did_you_mean
+from tfbig.layers.kernels import QuantizedLayer
+from tfbig.layers.ranges import FakeQuant
 
 _L = keras.layers
 # Layer types and the attributes that hold what is taken without asking.
@@ -91,10 +93,7 @@ def find_targets(model: Any, layers: LayerChoice = None) -> tuple[list[Target], 
         InvalidModel: There is nothing to act on, or the model is not built.
         InvalidOption: A name or pattern in `layers` matches none.
     """
-    if not model.built or not model.weights:
-        raise InvalidModel(
-            f"The model {model.name!r} has no weights yet: build it, or call it on a batch, first."
-        )
+    _check_built(model, model.built and model.weights)
     places = list(_places(model))
     chosen = _chooser(layers, [place.path for place in places])
     targets: list[Target] = []
@@ -116,6 +115,30 @@ def find_targets(model: Any, layers: LayerChoice = None) -> tuple[list[Target], 
             + (f"; skipped: {skipped}." if skipped else ": none of its layers has weights.")
         )
     return targets, skipped
+
+
+def layer_paths(model: Any, layers: LayerChoice = None) -> dict[int, str]:
+    """Returns the id of each layer chosen, at any depth, to its path such as "encoder/dense_1".
+
+    Args:
+        model: A built Keras model.
+        layers: None for every layer, or a choice as in `find_targets`.
+
+    Raises:
+        InvalidModel: The model is not built.
+        InvalidOption: A name or pattern in `layers` matches none.
+    """
+    _check_built(model, model.built)
+    places = list(_places(model))
+    chosen = _chooser(layers, [place.path for place in places])
+    return {id(place.layer): place.path for place in places if chosen(place)}
+
+
+def _check_built(model: Any, ready: Any) -> None:
+    if not ready:
+        raise InvalidModel(
+            f"The model {model.name!r} has no weights yet: build it, or call it on a batch, first."
+        )
 
 
 def _places(model: Any) -> Iterator[_Place]:
@@ -144,6 +167,8 @@ def _kernels(layer: Any, asked: bool) -> tuple[dict[str, Any], str]:
             return ({name: _variable(layer, name) for name in attributes} if asked else {}), reason
     if isinstance(layer, _NORMALIZATION):
         return {}, "normalization is left alone"
+    if isinstance(layer, QuantizedLayer | FakeQuant):
+        return {}, "factors and ranges of rounding are left alone"
     matrices = {v.name: v for v in _own_weights(layer) if len(v.shape) >= 2}
     return (matrices if asked else {}), f"{type(layer).__name__} is not known; ask for it with layers="
 
