@@ -73,7 +73,8 @@ def _convert_int8(converter: Any, job: dict[str, Any]) -> bytes:
 
     front = read_contents(converter.convert()).elementwise_front() if job["float_front"] else ()
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = _calibration(job)
+    if job["calibration"] is not None:  # else the model holds its ranges
+        converter.representative_dataset = _calibration(job)
     if not front:
         edge = {"float32": tf.float32, "int8": tf.int8, "uint8": tf.uint8}[job["input_type"]]
         converter.inference_input_type = converter.inference_output_type = edge

@@ -17,6 +17,7 @@ from tfbig.deployment.lite_model import LiteModel, report_path
 from tfbig.deployment.proof import TOLERANCES, compare
 from tfbig.deployment.reports import ExportReport, Latency
 from tfbig.deployment.signature import input_shapes, write_saved_model
+from tfbig.deployment.trained_ranges import TrainedRanges, trained_ranges
 from tfbig.errors import InvalidData, InvalidModel, InvalidOption, ProofFailed, unknown_choice
 from tfbig.files import check_output, written_whole
 from tfbig.options import checked, positive_int
@@ -50,13 +51,16 @@ def export(
         model: A built Keras model.
         path: Where the file is to appear; ends in ".tflite".
         quantize: None for float32; "float16" halves the weights; "dynamic" stores weights in 8 bits; "int8"
-            computes in 8 bits throughout, with a scale per output channel of each kernel.
+            computes in 8 bits throughout, with a scale per output channel of each kernel. A model made by
+            `quantize_aware` takes "int8" only: it was trained for that file.
         calibration: Rows as they look in use, shape (rows, ...); a dict or list for several inputs. "int8" needs
-            them for the ranges of activations (up to 512 are drawn); in every mode they are the rows of the
-            proof. Without them the other modes are proven on random rows, and the report says so.
+            them for the ranges of activations (up to 512 are drawn), unless the model comes from
+            `quantize_aware` and has its ranges in it; in every mode they are the rows of the proof. Without
+            them the file is proven on random rows, drawn from the ranges if known, and the report says so.
         input_type: Edges of an "int8" file: "int8", "uint8" or "float32". By default "int8"; but "float32" for a
             model that begins with a per-feature Normalization, which then stays in float, since one 8-bit
-            scale cannot carry features of different units.
+            scale cannot carry features of different units; and for one from `quantize_aware` that begins or
+            ends in float.
         batch_size: Rows per call of the file; None leaves it open, at the price of some shape arithmetic.
         verify: True refuses a file that fails the proof; "warn" writes it all the same, with a warning.
         overwrite: Whether a file that is already there may be replaced.
@@ -66,7 +70,7 @@ def export(
         The `LiteModel`; its `.report` is the evidence.
 
     Raises:
-        InvalidOption: An unknown mode or edge.
+        InvalidOption: An unknown mode or edge, or one that this model cannot have.
         InvalidData: "int8" without calibration, or rows of another shape or dtype than the model takes.
         OutputExists, OutputNotWritable: The path cannot be had.
         ExportFailed, ConversionCrashed, ConversionTimedOut: The converter refused, died or took too long.
@@ -86,16 +90,17 @@ def export(
     if not isinstance(model, keras.Model):
         raise InvalidModel(f"Expected a keras.Model; got {type(model).__name__}.")
     shapes = input_shapes(model)
-    edge, float_front = _edges(model, quantize, input_type)
+    trained = trained_ranges(model, quantize, input_type)
+    edge, float_front = _edges(model, quantize, input_type, trained)
     batch_size = None if batch_size is None else positive_int("batch_size", batch_size)
-    if quantize == "int8" and calibration is None:
+    if quantize == "int8" and calibration is None and trained is None:
         raise InvalidData(
             'quantize="int8" needs calibration= rows, as they look in use, to find the range of each activation. '
-            "A hundred training rows will do."
+            "A hundred training rows will do. A model from tfbig.quantize_aware needs none."
         )
     target = check_output(path, suffix=".tflite", overwrite=overwrite)
     warm_up()  # the child imports TensorFlow while the model is traced here
-    rows = _rows(calibration, shapes, batch_size)
+    rows = _rows(calibration, shapes, batch_size, trained)
     with tempfile.TemporaryDirectory(prefix="tfbig-export-") as work, written_whole(target) as staged:
         folder = Path(work)
         write_saved_model(model, folder / "saved_model", batch_size)
@@ -105,7 +110,7 @@ def export(
             "saved_model": str(folder / "saved_model"),
             "output": str(staged),
             "quantize": quantize,
-            "calibration": str(folder / "rows.npz"),
+            "calibration": None if trained else str(folder / "rows.npz"),
             "names": list(shapes),
             "batch_size": batch_size,
             "input_type": edge,
@@ -119,7 +124,9 @@ def export(
     return LiteModel(target)
 
 
-def _edges(model: Any, quantize: str | None, input_type: str | None) -> tuple[str, bool]:
+def _edges(
+    model: Any, quantize: str | None, input_type: str | None, trained: TrainedRanges | None
+) -> tuple[str, bool]:
     """The dtype at the file's edges, and whether arithmetic before the first layer stays in float."""
     if input_type is not None and input_type not in _EDGES:
         raise unknown_choice("input_type", input_type, _EDGES)
@@ -129,6 +136,8 @@ def _edges(model: Any, quantize: str | None, input_type: str | None) -> tuple[st
                 f'input_type={input_type!r} is for quantize="int8"; other modes take float32.'
             )
         return "float32", False
+    if trained is not None:
+        return input_type or ("int8" if trained.reach_the_edges else "float32"), False
     per_feature = _begins_with_per_feature_normalization(model)
     edge = input_type or ("float32" if per_feature else "int8")
     return edge, per_feature and edge == "float32"
@@ -142,9 +151,11 @@ def _begins_with_per_feature_normalization(model: Any) -> bool:
     return False
 
 
-def _rows(calibration: Any, shapes: Any, batch_size: int | None) -> dict[str, np.ndarray]:
+def _rows(
+    calibration: Any, shapes: Any, batch_size: int | None, trained: TrainedRanges | None
+) -> dict[str, np.ndarray]:
     if calibration is None:
-        return synthetic_rows(shapes, max(64, batch_size or 1))
+        return synthetic_rows(shapes, max(64, batch_size or 1), ranges=trained.inputs if trained else None)
     rows = check_calibration(calibration, shapes, max(_CALIBRATION_ROWS, _PROOF_ROWS))
     count = len(next(iter(rows.values())))
     if batch_size is not None and count < batch_size:

@@ -69,6 +69,10 @@ def load_model(path: str | os.PathLike[str]) -> Any:
         raise UnreadableFile(f"There is no file {str(source)!r}.")
     if source.suffix != ".keras" or not zipfile.is_zipfile(source):
         raise UnreadableFile(f"Expected a Keras 3 file (.keras, a zip archive); {str(source)!r} is not one.")
+    # Models from quantize_aware hold these; Keras finds them once they are imported.
+    import tfbig.layers.kernels
+    import tfbig.layers.ranges  # noqa: F401
+
     try:
         return keras.saving.load_model(source, safe_mode=True)
     except Exception as error:  # Keras lets whatever went wrong inside through: KeyError, zip and HDF5 errors

@@ -1,0 +1,97 @@
+"""What is decided before anything is built or trained."""
+
+import keras
+import numpy as np
+import pytest
+
+from tfbig.compression import integer_rules as rules
+from tfbig.compression.integer_plan import make_plan
+from tfbig.compression.wiring import read_wiring
+
+L = keras.layers
+
+
+def planned(inputs, outputs, chosen=lambda op: True):
+    return make_plan(read_wiring(keras.Model(inputs, outputs)), chosen)
+
+
+def kinds(plan):
+    return [(call.name, plan.kinds[call]) for call in plan.wiring.calls]
+
+
+def test_a_normalization_is_folded_into_the_kernel_before_it_and_into_no_other():
+    x = keras.Input((8, 8, 2))
+    conv, norm = L.Conv2D(3, 1, name="conv"), L.BatchNormalization(name="norm")
+    assert kinds(planned(x, norm(conv(x)))) == [("conv", rules.KERNEL)]
+    # Used twice, read by two, rectified in between, or fed by no kernel: it stays by itself, as a convolution.
+    shared = L.Conv2D(2, 1, name="shared")
+    once, twice = shared(x), shared(shared(x))
+    for outputs in (
+        [L.BatchNormalization(name="n")(once), twice],
+        [L.BatchNormalization(name="n")(once), L.ReLU()(once)],
+    ):
+        assert ("n", rules.KERNEL) in kinds(planned(x, outputs))
+    rectified = L.Conv2D(3, 1, activation="relu", name="conv")(x)
+    plan = planned(x, L.BatchNormalization(name="n")(rectified))
+    assert kinds(plan) == [("conv", rules.KERNEL), ("conv_relu", rules.ACTIVATION), ("n", rules.KERNEL)]
+    assert isinstance(plan.wiring.calls[-1].op, L.DepthwiseConv2D)
+    assert plan.factors == {}
+
+
+def test_what_is_folded_computes_the_same():
+    x = keras.Input((6, 6, 2))
+    conv, norm = L.DepthwiseConv2D(3, depth_multiplier=2, name="conv"), L.BatchNormalization(name="norm")
+    model = keras.Model(x, norm(conv(x)))
+    generator = np.random.default_rng(0)
+    model.set_weights([generator.uniform(0.5, 2, w.shape) for w in model.weights])
+    plan = make_plan(read_wiring(model), lambda op: True)
+    (call,) = plan.wiring.calls
+    factor, trains = plan.factors[call.op]
+    assert trains
+    assert np.allclose(call.op.bias, norm.beta + (conv.bias - norm.moving_mean) * factor.ravel(), atol=1e-5)
+    kernel = call.op.kernel * factor
+    rows = generator.normal(size=(4, 6, 6, 2)).astype("float32")
+    call.op.kernel.assign(kernel)
+    assert np.allclose(call.op(rows), model(rows), atol=1e-4)  # float32, sums of 9
+
+
+def test_attention_is_taken_apart_into_dense_layers():
+    x = keras.Input((5, 6))
+    plan = planned(x, L.MultiHeadAttention(2, 3, name="att")(x, x))
+    names = [name for name, kind in kinds(plan) if kind == rules.KERNEL]
+    assert names == ["att_query", "att_key", "att_value", "att"]
+    assert plan.in_float == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "name", "reason"),
+    [
+        (lambda x: L.MultiHeadAttention(2, 3, name="a")(x, x, use_causal_mask=True), "a", "called with use_causal"),
+        (lambda x: L.MultiHeadAttention(2, 3, name="a", attention_axes=(1, 2))(*[x[:, None]] * 2), "a", "one axis"),
+        (lambda x: L.GlobalAveragePooling1D(name="a")(L.Masking(name="m")(x)), "a", "mask of an Embedding or Masking"),
+        (lambda x: L.BatchNormalization(axis=1, name="a")(x), "a", "along the last axis"),
+        (lambda x: L.Normalization(mean=[0.0] * 6, variance=[1.0] * 6, name="a")(x), "a", "different units"),
+        (lambda x: L.Dense(3, activation="elu", name="a")(x), "a", "no integer kernel for this activation"),
+    ],
+)  # fmt: skip
+def test_what_stays_in_float_and_why(body, name, reason):
+    x = keras.Input((5, 6))
+    assert reason in planned(x, body(x)).in_float[name]
+
+
+def test_indices_and_masks_are_not_listed_as_float():
+    x = keras.Input((5,), dtype="int32")
+    embedded = L.Embedding(9, 4, mask_zero=True)(keras.ops.maximum(x, 0) + 1)
+    plan = planned(x, L.Conv1D(2, 1)(embedded))
+    assert plan.in_float == {}
+
+
+def test_the_models_own_layers_are_only_read():
+    x = keras.Input((8, 8, 2))
+    model = keras.Model(x, L.Flatten()(L.SeparableConv2D(3, 3)(L.BatchNormalization()(x))))
+    calls = {layer.name: len(layer._inbound_nodes) for layer in model.layers}
+    before = model.get_weights()
+    plan = make_plan(read_wiring(model), lambda op: True)
+    assert not {id(call.op) for call in plan.wiring.calls} & {id(layer) for layer in model.layers}
+    assert calls == {layer.name: len(layer._inbound_nodes) for layer in model.layers}
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))

@@ -1,0 +1,180 @@
+import keras
+import numpy as np
+import pytest
+
+import tfbig
+from tfbig.layers.kernels import QuantizedLayer
+
+L = keras.layers
+INTEGER = ("int8", "int32", "bool")  # int32 and bool: indices and shapes
+
+
+def functional(shape, body, dtype="float32", outputs=3):
+    inputs = keras.Input(shape, dtype=dtype, name="x")
+    return keras.Model(inputs, L.Dense(outputs, name="logits")(body(inputs)), name="net")
+
+
+def mlp(x):
+    x = L.Dense(12, use_bias=False)(x)
+    x = L.ReLU()(L.BatchNormalization()(x))
+    return L.Dense(8, activation="tanh")(L.Dropout(0.1)(x))
+
+
+def cnn(x):
+    x = L.Conv2D(6, 3, strides=2, padding="same", activation="relu6")(L.ZeroPadding2D(1)(x))
+    x = L.Activation("relu")(L.BatchNormalization()(L.Conv2D(8, 3, padding="same", use_bias=False)(x)))
+    return L.Flatten()(L.MaxPooling2D(2)(x))
+
+
+def depthwise_separable(x):
+    x = L.ReLU(6)(L.BatchNormalization()(L.DepthwiseConv2D(3, padding="same", depth_multiplier=2)(x)))
+    x = L.ReLU(6)(L.BatchNormalization()(L.Conv2D(8, 1)(x)))
+    x = L.SeparableConv2D(6, 3, activation="relu")(x)
+    return L.GlobalAveragePooling2D()(x)
+
+
+def residual(x):
+    x = L.Conv2D(4, 3, padding="same", activation="relu")(x)
+    y = L.BatchNormalization()(L.Conv2D(4, 3, padding="same")(x))
+    x = L.ReLU()(L.Add()([x, y]))
+    y = L.Conv2D(4, 1)(L.Activation("relu")(L.BatchNormalization()(x)))  # normalization before the kernel
+    x = L.Add()([x, y, L.Conv2D(4, 1, activation="silu")(x)])
+    return L.GlobalAveragePooling2D()(x)
+
+
+def branches(x):
+    a = L.Conv2D(4, 1, activation="relu")(x)
+    b = L.AveragePooling2D(3, strides=1, padding="same")(L.Conv2D(4, 3, padding="same")(x))
+    gate = L.Conv2D(8, 1, activation="sigmoid")(x)
+    x = L.Multiply()([L.Concatenate()([a, b]), gate])
+    return L.GlobalMaxPooling2D()(L.LeakyReLU(0.2)(x))
+
+
+def upsampling(x):
+    x = L.Conv2DTranspose(4, 3, strides=2, padding="same", activation="relu")(x)
+    x = L.BatchNormalization()(L.Conv2DTranspose(3, 2)(x))
+    x = L.UpSampling2D(2, interpolation="bilinear")(L.MaxPooling2D(4)(L.Resizing(16, 16)(x)))
+    return L.Flatten()(L.UpSampling2D(2)(x))
+
+
+def sequence(x):
+    x = L.BatchNormalization()(L.Conv1D(6, 3, padding="causal", activation="relu")(x))
+    x = L.DepthwiseConv1D(3)(L.MaxPooling1D(2)(x))
+    return L.Flatten()(L.SeparableConv1D(4, 2, activation="gelu")(L.AveragePooling1D(2, strides=1)(x)))
+
+
+def embedding(x):
+    return L.Dense(6, activation="relu")(L.GlobalAveragePooling1D()(L.Embedding(20, 6)(x)))
+
+
+def attention(x):
+    x = L.Dense(8)(x)
+    x = L.Add()([x, L.MultiHeadAttention(2, 4, dropout=0.1)(x, x)])
+    x = L.LayerNormalization(name="norm")(x)
+    return L.GlobalAveragePooling1D()(L.EinsumDense("abc,cd->abd", (None, 6), bias_axes="d")(x))
+
+
+def nested(x):
+    inner = keras.Sequential(
+        [keras.Input((6,)), L.Dense(6, activation="relu"), L.BatchNormalization()], name="in"
+    )
+    return L.Concatenate()([inner(x), keras.ops.relu(inner(keras.ops.multiply(x, 0.5)) + x)])
+
+
+def recurrent(x):
+    return L.Dense(6, activation="relu")(L.LSTM(5, name="lstm")(L.Dense(4)(x)))
+
+
+# Name to body, shape of a row, and what must stay in float: the layers and the operators of the file.
+ARCHITECTURES = {
+    "mlp": (mlp, (7,), {}, ()),
+    "cnn": (cnn, (8, 8, 2), {}, ()),
+    "depthwise separable": (depthwise_separable, (8, 8, 2), {}, ()),
+    "residual": (residual, (6, 6, 2), {}, ()),
+    "branches": (branches, (6, 6, 2), {}, ()),
+    "upsampling": (upsampling, (4, 4, 2), {}, ()),
+    "sequence": (sequence, (12, 3), {}, ()),
+    "embedding": (embedding, (5,), {}, ()),
+    "nested": (nested, (6,), {}, ()),
+    "attention": (
+        attention,
+        (5, 6),
+        {"norm": "no integer kernel"},
+        ("ADD", "MUL", "NEG", "RSQRT", "SQUARED_DIFFERENCE", "MEAN", "SUB"),
+    ),
+    "recurrent": (
+        recurrent,
+        (5, 6),
+        {"lstm": "rounding errors"},
+        ("ADD", "WHILE", "TRANSPOSE", "FILL", "STRIDED_SLICE"),
+    ),
+}
+
+
+@pytest.fixture(scope="session", params=ARCHITECTURES)
+def case(request, tmp_path_factory):
+    """A model, its weights before, the same quantized, its file, rows, and what must stay in float."""
+    body, shape, in_float, float_ops = ARCHITECTURES[request.param]
+    keras.utils.set_random_seed(0)
+    generator = np.random.default_rng(0)
+    whole = request.param == "embedding"
+    x = generator.integers(0, 20, (128, *shape)) if whole else generator.normal(size=(128, *shape))
+    x = x.astype("int32" if whole else "float32")
+    model = functional(shape, body, x.dtype.name)
+    for weight in model.trainable_weights:  # biases and factors too, so that none can be lost unseen
+        weight.assign(weight + generator.normal(scale=0.2, size=weight.shape))
+    for layer in model.layers:
+        if isinstance(layer, L.BatchNormalization):
+            layer.moving_variance.assign(generator.uniform(0.5, 2.0, layer.moving_variance.shape))
+            layer.moving_mean.assign(generator.normal(scale=0.3, size=layer.moving_mean.shape))
+    before = model.get_weights()
+    # A rate at which ranges are found and weights hardly move: what comes out is the model, rounded. Eight eager
+    # steps take less time than tracing one.
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-6), loss, run_eagerly=True)
+    options = {"epochs": 1, "batch_size": 16, "seed": 0, "verbose": 0}
+    rounded = tfbig.quantize_aware(model, x, generator.integers(0, 3, 128), **options)
+    path = tmp_path_factory.mktemp("quantized") / "model.tflite"
+    return model, before, rounded, tfbig.export(rounded, path, quantize="int8"), x, in_float, float_ops
+
+
+def test_the_given_model_is_not_changed(case):
+    model, before, rounded, _, x, *_ = case
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+    assert not any(isinstance(layer, QuantizedLayer) for layer in model.layers)
+    assert rounded.name == model.name
+    assert rounded.layers[-1].name == "logits"
+
+
+def test_it_computes_what_the_model_does_but_for_rounding(case):
+    model, _, rounded, _, x, *_ = case
+    want, got = np.asarray(model(x)), np.asarray(rounded(x))
+    # A dozen roundings of half a step in 256 each, and values past the average range of a batch cut off; a factor
+    # or bias that went missing costs ten times as much.
+    assert np.abs(want - got).mean() <= 0.02 * np.ptp(want)
+
+
+def test_it_saves_and_loads_equal(case, tmp_path):
+    _, _, rounded, _, x, *_ = case
+    again = tfbig.load_model(tfbig.save_model(rounded, tmp_path / "model.keras"))
+    assert np.array_equal(again(x), rounded(x))
+    assert tfbig.quantization(again) == tfbig.quantization(rounded)
+
+
+def test_the_file_gives_the_models_answers_without_calibration(case):
+    _, _, rounded, lite, x, *_ = case
+    want, got = np.asarray(rounded(x)), lite.predict(x)
+    lowest, highest = tfbig.quantization(rounded).ranges["logits"]
+    # One step of the output, in 256: the file may round the other way where a sum falls between two levels.
+    assert np.abs(want - got).mean() <= (highest - lowest) / 255
+    assert lite.report.proof.inputs == "synthetic"
+
+
+def test_everything_is_in_integers_but_what_is_listed(case):
+    _, _, rounded, lite, _, in_float, float_ops = case
+    reasons = tfbig.quantization(rounded).in_float
+    assert set(reasons) == set(in_float)
+    assert all(part in reasons[name] for name, part in in_float.items())
+    assert set(lite.report.float_ops) <= set(float_ops)
+    if not float_ops:
+        assert all(name.endswith(INTEGER) for name in lite.ops)

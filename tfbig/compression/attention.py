@@ -1,0 +1,101 @@
+"""Multi-head attention taken apart into layers whose ranges can be watched one by one."""
+
+from typing import Any
+
+import numpy as np
+
+from tfbig.backend import keras
+from tfbig.compression import integer_rules as rules
+from tfbig.compression.fresh import adopt
+from tfbig.compression.wiring import Call, Edge
+
+_L = keras.layers
+
+
+def why_not_integer(call: Call) -> str:
+    """Returns why the call of an attention layer cannot be taken apart, or ""."""
+    config = call.op.get_config()
+    given = {
+        name: value
+        for name, value in call.kwargs.items()
+        if name not in ("query", "value", "key", "training")
+    }
+    if any(value is not None and value is not False for value in given.values()) or len(call.args) > 3:
+        return f"it is called with {', '.join(sorted(given)) or 'a mask'}"
+    if any(edge.masked for edge in call.inputs):
+        return "it reads the mask of an Embedding or Masking layer"
+    if any(len(edge.shape) != 3 for edge in call.inputs):
+        return "it attends over more than one axis"
+    if config.get("use_gate") or config.get("sliding_window"):
+        return "gates and sliding windows are not taken apart"
+    return ""
+
+
+def attention_calls(call: Call, made: dict[str, Any]) -> list[tuple[Call, str]]:
+    """Returns dense layers, products and a softmax that compute what the attention layer does, with their kinds.
+
+    Args:
+        call: Of a `MultiHeadAttention` for which `why_not_integer` has nothing to say.
+        made: The layers made for an earlier call of the same layer; filled at the first.
+    """
+    attention = call.op
+    config = attention.get_config()
+    heads, dim = config["num_heads"], config["key_dim"]
+    value_dim = config["value_dim"] or dim
+    if not made:
+        _make(made, attention, config["dropout"])
+    query, value, key = _operands(call)
+    calls: list[tuple[Call, str]] = []
+
+    def add(op: Any, part: str, args: tuple[Any, ...], shape: tuple[Any, ...], kind: str) -> Edge:
+        edge = Edge(shape, "float32")
+        calls.append((Call(op, f"{call.name}_{part}", args, {}, (edge,)), kind))
+        return edge
+
+    def headed(source: Edge, part: str, size: int, order: tuple[int, ...] = (2, 1, 3)) -> Edge:
+        batch, steps = source.shape[:2]
+        flat = add(made[part], part, (source,), (batch, steps, heads * size), rules.KERNEL)
+        split = (batch, steps, heads, size)
+        parted = add(_L.Reshape((-1, heads, size)), f"{part}_heads", (flat,), split, rules.KEEP)
+        turned = (batch, *(split[axis] for axis in order))
+        return add(_L.Permute(order), f"{part}_turned", (parted,), turned, rules.KEEP)
+
+    queries, keys = headed(query, "query", dim), headed(key, "key", dim, (2, 3, 1))
+    values = headed(value, "value", value_dim)
+    square = (*queries.shape[:3], keys.shape[3])
+    scores = add(keras.ops.matmul, "scores", (queries, keys), square, rules.OWN)
+    weights = add(_L.Softmax(), "softmax", (scores,), square, rules.ACTIVATION)
+    if made["dropout"] is not None:
+        weights = add(made["dropout"], "dropout", (weights,), square, rules.TRAINING)
+    context = add(keras.ops.matmul, "context", (weights, values), (*square[:3], value_dim), rules.OWN)
+    batch, _, steps, _ = square
+    turned = add(_L.Permute((2, 1, 3)), "back", (context,), (batch, steps, heads, value_dim), rules.KEEP)
+    joined = (batch, steps, heads * value_dim)
+    flat = add(_L.Reshape((-1, heads * value_dim)), "joined", (turned,), joined, rules.KEEP)
+    calls.append((Call(made["output"], call.name, (flat,), {}, call.outputs), rules.KERNEL))
+    return calls
+
+
+def _operands(call: Call) -> tuple[Edge, Edge, Edge]:
+    given = dict(zip(("query", "value", "key"), call.args, strict=False)) | call.kwargs
+    key = given.get("key")
+    return given["query"], given["value"], given["value"] if key is None else key
+
+
+def _make(made: dict[str, Any], attention: Any, dropout: float) -> None:
+    """Dense layers with the weights of the attention layer's own, whose kernels have an axis for heads."""
+    scale = 1 / np.sqrt(attention.get_config()["key_dim"])
+    for part in ("query", "key", "value", "output"):
+        inner = getattr(attention, f"{part}_dense")
+        kernel = np.asarray(inner.kernel)
+        # The output's kernel is (heads, size, features); the others' (features, heads, size).
+        rows = kernel.shape[0] if part != "output" else int(np.prod(kernel.shape[:2]))
+        weights: list[Any] = [kernel.reshape(rows, -1)]
+        if attention.get_config()["use_bias"]:
+            weights.append(np.asarray(inner.bias).reshape(-1))
+        if part == "query":  # Keras divides the queries by √key_dim: the kernel does it here
+            weights = [weight * scale for weight in weights]
+        made[part] = _L.Dense(weights[0].shape[1], use_bias=len(weights) == 2)
+        adopt(made[part], weights, rows)
+        made[part].trainable = attention.trainable
+    made["dropout"] = _L.Dropout(dropout) if dropout else None

@@ -1,0 +1,59 @@
+"""Second layers with the weights of the first: what a rebuilt model is made of, so that the first stays as it is."""
+
+from typing import Any
+
+import numpy as np
+
+from tfbig.backend import keras
+from tfbig.errors import InvalidModel
+from tfbig.layers.kernels import kernel_of
+
+
+def again(op: Any) -> Any:
+    """Returns a second operation of the same settings, and weights if it is a layer. It computes in float32.
+
+    Raises:
+        InvalidModel: A custom layer cannot be made from its own `get_config`.
+    """
+    try:
+        if not isinstance(op, keras.layers.Layer):
+            return type(op).from_config(op.get_config())
+        layer = type(op).from_config({**op.get_config(), "dtype": "float32"})
+        if not layer.built and op.built:
+            layer.build_from_config(op.get_build_config() or {})
+        layer.set_weights(op.get_weights())
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise InvalidModel(
+            f"The layer {op.name!r} cannot be made a second time: {error}. A custom layer needs a get_config() "
+            "that names all arguments of its __init__."
+        ) from error
+    if isinstance(layer, keras.layers.Normalization):
+        layer.finalize_state()
+    layer.trainable = op.trainable
+    return layer
+
+
+def linear(layer: Any, bias: np.ndarray | None = None) -> Any:
+    """Returns a second layer with the same kernel and no activation; with `bias` in place of its own, if given."""
+    config = {**layer.get_config(), "dtype": "float32"}
+    if "activation" in config:
+        config["activation"] = "linear"
+    weights = [kernel_of(layer)] + ([layer.bias] if getattr(layer, "bias", None) is not None else [])
+    if bias is not None:
+        config["use_bias"] = True
+        weights = [kernel_of(layer), bias]
+    copy = type(layer).from_config(config)
+    copy.build_from_config(layer.get_build_config())
+    copy.set_weights([np.asarray(weight) for weight in weights])
+    copy.trainable = layer.trainable
+    return copy
+
+
+def adopt(layer: Any, weights: list[Any], channels: int) -> None:
+    """Builds a layer of `keras.layers` for inputs of so many channels and gives it these weights."""
+    ranks = {"Dense": 2, "Conv1D": 3, "DepthwiseConv1D": 3}
+    rank = ranks.get(type(layer).__name__, 4)
+    # Sizes of steps and pixels do not matter to the weights; build asks that they fit the window.
+    size = max(np.shape(weights[0]))
+    layer.build((None, *(max(size, 1),) * (rank - 2), channels))
+    layer.set_weights([np.asarray(weight) for weight in weights])

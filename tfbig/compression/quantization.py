@@ -1,0 +1,288 @@
+"""Quantization-aware training of Keras 3 models, which TFMOT does for legacy ones only."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tfbig.backend import keras
+from tfbig.backend.graph import graph_of
+from tfbig.backend.internals import layers_inside
+from tfbig.compression import integer_rules as rules
+from tfbig.compression.copies import carry_compile_settings
+from tfbig.compression.integer_build import Settings, build
+from tfbig.compression.integer_plan import Plan, computes_in_float, kind_of_call, make_plan
+from tfbig.compression.kept import PRESERVE
+from tfbig.compression.targets import LayerChoice, find_targets
+from tfbig.compression.wiring import read_wiring
+from tfbig.data.checking import is_stream
+from tfbig.errors import InvalidModel, InvalidOption, unknown_choice
+from tfbig.layers.kernels import QuantizedLayer
+from tfbig.layers.ranges import RANGES, FakeQuant
+from tfbig.options import checked, positive_int
+from tfbig.records import Record
+from tfbig.training.fit import fit
+
+_WEIGHT_BITS = (4, 8)
+_ACTIVATION_BITS = (8, 16)
+
+
+@dataclass(frozen=True)
+class LayerQuantization(Record):
+    """How the kernel of one layer is rounded.
+
+    Attributes:
+        name: Of the layer.
+        kind: Its type, such as "Conv2D".
+        bits: 8, or 4 for at most 15 levels.
+        scales: How many the kernel has: one per output channel, or one.
+        folded: Whether a batch normalization, or another factor per channel, is part of the kernel.
+        zeros: Share of weights held at 0; None where zeros are free.
+        clusters: How many values the weights share; None where they are free.
+    """
+
+    name: str
+    kind: str
+    bits: int
+    scales: int
+    folded: bool
+    zeros: float | None
+    clusters: int | None
+
+
+@dataclass(frozen=True)
+class QuantizationReport(Record):
+    """What of a model is rounded as an integer file rounds it.
+
+    Attributes:
+        layers: A `LayerQuantization` per kernel, in the model's order.
+        ranges: Name of each layer that rounds activations to the smallest and largest value of its range.
+        activation_bits: Of these.
+        in_float: Layer name to the reason why it computes in float.
+    """
+
+    layers: tuple[LayerQuantization, ...]
+    ranges: Mapping[str, tuple[float, ...]]
+    activation_bits: int
+    in_float: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        width = max(
+            len(name) for name in [*(layer.name for layer in self.layers), *self.in_float, "activations"]
+        )
+        lines = []
+        for layer in self.layers:
+            notes = [f"{layer.bits} bits", f"{layer.scales} scale{'s' * (layer.scales != 1)}"]
+            notes += ["normalization folded in"] * layer.folded
+            notes += [] if layer.zeros is None else [f"{layer.zeros:.1%} zeros kept"]
+            notes += [] if layer.clusters is None else [f"{layer.clusters} values kept"]
+            lines.append(f"{layer.name:{width}}  {layer.kind}: {', '.join(notes)}")
+        lines.append(f"{'activations':{width}}  {self.activation_bits} bits, {len(self.ranges)} ranges")
+        return "\n".join(lines + [f"{name:{width}}  in float: {why}" for name, why in self.in_float.items()])
+
+
+@checked(passes_on_to=fit)
+def quantize_aware(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    *,
+    layers: LayerChoice = None,
+    weight_bits: int | Mapping[str, int] = 8,
+    activation_bits: int = 8,
+    ranges: str = "moving_average",
+    delay: int = 0,
+    preserve: str | None = "auto",
+    **fit_options: Any,
+) -> Any:
+    """Returns a copy of the model, trained further through the rounding that an 8-bit file will do.
+
+    `export(…, quantize="int8")` then needs no calibration: the ranges are in the model. Kernels are rounded to
+    symmetric levels with a scale per channel, activations to 256 levels over a range that training finds (Jacob et
+    al., 2018, https://arxiv.org/abs/1712.05877). A batch normalization after a layer is folded into its kernel,
+    with its statistics frozen (Krishnamoorthi, 2018, https://arxiv.org/abs/1806.08342), so that what is trained is
+    what ships: give it a model that is trained.
+
+    Zeros and shared values from `prune` and `cluster` stay, also in the file. Where a batch normalization with
+    negative factors is folded in, such a channel holds its shared values mirrored.
+
+    Recurrent layers, layer normalization, convolutions in three dimensions and custom layers stay in float, and
+    `tfbig.quantization(model)` lists them.
+
+    Args:
+        model: A trained Keras model, Sequential or functional. It is not changed.
+        x: As in `fit`.
+        y: As in `fit`.
+        layers: Which layers with kernels, as in `Prune`; by default all that LiteRT computes in integers. The
+            others stay in float.
+        weight_bits: 8; or 4, for 15 levels: the file packs them in 4 bits for 2-D and depthwise convolutions, and
+            for dense layers of shared values; others hold them in 8 bits each, which only compress better. Or a
+            dict from names or patterns of layers to bits; others have 8.
+        activation_bits: 8; or 16, to study what the rounding of activations costs: the converter takes 16 bits
+            from calibration only, so such a model has no "int8" file.
+        ranges: "moving_average" follows the smallest and largest value of each batch; "learned" trains the
+            ranges with the weights (LSQ, https://arxiv.org/abs/1902.08153).
+        delay: Gradient steps before activations are rounded; kernels are from the first on.
+        preserve: What stays of the kernels as they are: "auto" for zeros (from 5% on) and shared values (up to
+            256), "zeros" or "clusters" for one of them, None for neither.
+        **fit_options: As in `fit`.
+
+    Returns:
+        A Keras model with layers of `tfbig.layers` in it. It trains, saves and loads as any other.
+
+    Raises:
+        InvalidOption: A value makes no sense, a name matches no layer, or `delay` outlasts the training.
+        InvalidModel: There is nothing to quantize, the model is quantized already, not built, or subclassed.
+
+    Example:
+        >>> import numpy as np, tfbig
+        >>> x = np.random.default_rng(0).normal(size=(64, 16)); y = (x[:, 0] > 0).astype(int)
+        >>> rounded = tfbig.quantize_aware(tfbig.models.mlp((16,), 2, hidden=(8,)), x, y, epochs=2, verbose=0)
+        >>> [layer.bits for layer in tfbig.quantization(rounded).layers]
+        [8, 8]
+    """
+    _check_model(model)
+    if activation_bits not in _ACTIVATION_BITS:
+        raise unknown_choice("activation_bits", activation_bits, _ACTIVATION_BITS)
+    if ranges not in RANGES:
+        raise unknown_choice("ranges", ranges, RANGES)
+    if preserve not in PRESERVE:
+        raise unknown_choice("preserve", preserve, PRESERVE)
+    delay = positive_int("delay", delay, minimum=0)
+    _check_delay(delay, x, fit_options)
+    bits = _bits_of(model, weight_bits)
+    with model.distribute_strategy.scope():
+        plan = make_plan(read_wiring(model), _chooser(model, layers))
+        _check_plan(model, plan)
+        rounded = build(plan, Settings(bits, activation_bits, ranges, delay, preserve), model.name)
+        carry_compile_settings(model, rounded)
+    fit(rounded, x, y, **fit_options)
+    return rounded
+
+
+def quantization(model: Any) -> QuantizationReport:
+    """Lists what of a model made by `quantize_aware` is rounded, and what stays in float and why.
+
+    Args:
+        model: Such a model, fresh or loaded.
+
+    Returns:
+        A `QuantizationReport`; `print` shows a line per layer.
+
+    Raises:
+        InvalidModel: The model holds no rounding.
+
+    Example:
+        >>> import numpy as np, tfbig
+        >>> x = np.ones((32, 4)); y = np.zeros(32)
+        >>> rounded = tfbig.quantize_aware(tfbig.models.mlp((4,), 2, hidden=()), x, y, epochs=1, verbose=0)
+        >>> tfbig.quantization(rounded).in_float
+        {}
+    """
+    if not is_quantized(model):
+        raise InvalidModel(
+            f"{getattr(model, 'name', model)!r} is not quantized. tfbig.quantize_aware makes one."
+        )
+    watchers = [layer for layer in model.layers if isinstance(layer, FakeQuant)]
+    ranges = {layer.name: _range_of(layer) for layer in watchers}
+    own = (FakeQuant, QuantizedLayer)
+    calls = [call for call in read_wiring(model).calls if not isinstance(call.op, own)]
+    in_float = {}
+    for call in calls:
+        kind, reason = kind_of_call(call, lambda op: False)
+        if computes_in_float(call, kind):
+            in_float[call.name] = reason
+    kernels = [_described(layer) for layer in model.layers if isinstance(layer, QuantizedLayer)]
+    return QuantizationReport(tuple(kernels), ranges, max(layer.bits for layer in watchers), in_float)
+
+
+def is_quantized(model: Any) -> bool:
+    """Whether the model holds layers that `quantize_aware` puts in."""
+    return any(isinstance(layer, FakeQuant | QuantizedLayer) for layer in getattr(model, "layers", ()))
+
+
+def _check_model(model: Any) -> None:
+    if not isinstance(model, keras.Model):
+        raise InvalidModel(f"Expected a keras.Model; got {type(model).__name__}.")
+    if is_quantized(model):
+        raise InvalidModel(
+            f"The model {model.name!r} is quantized already. To train it further, use tfbig.fit; to change its "
+            "bits, quantize the model that it was made from."
+        )
+    if not model.built or not model.weights:
+        raise InvalidModel(
+            f"The model {model.name!r} has no weights yet: build it, or call it on a batch, first."
+        )
+    if graph_of(model) is None:
+        raise InvalidModel(
+            f"The model {model.name!r} is subclassed: what its layers are called on is hidden in its code, so "
+            "rounding cannot be put between them. Sequential and functional models can be trained; for this one, "
+            'tfbig.export(model, path, quantize="int8", calibration=x) quantizes after training.'
+        )
+
+
+def _check_delay(delay: int, x: Any, fit_options: Mapping[str, Any]) -> None:
+    if not delay or is_stream(x):
+        return
+    batches = -(-len(x) // positive_int("batch_size", fit_options.get("batch_size", 32)))
+    steps = batches * positive_int("epochs", fit_options.get("epochs", 10))
+    if delay >= steps:
+        raise InvalidOption(
+            f"delay={delay} outlasts this training of {steps} steps: activations would never be rounded. Train "
+            "for more epochs or wait for fewer steps."
+        )
+
+
+def _check_plan(model: Any, plan: Plan) -> None:
+    if rules.KERNEL not in plan.kinds.values():
+        raise InvalidModel(
+            f"The model {model.name!r} has no layer to quantize; in float: {plan.in_float or 'nothing'}."
+        )
+
+
+def _chooser(model: Any, layers: LayerChoice) -> Callable[[Any], bool]:
+    if layers is None:
+        return lambda op: True
+    targets, _ = find_targets(model, layers)
+    chosen = {id(target.layer) for target in targets}
+    return lambda op: bool(chosen & _with_inner(op))
+
+
+def _bits_of(model: Any, weight_bits: Any) -> Callable[[Any], int]:
+    """From a layer to the bits of its kernel."""
+    if not isinstance(weight_bits, Mapping):
+        _check_bits("weight_bits", weight_bits)
+        return lambda op: weight_bits
+    chosen: list[tuple[Callable[[Any], bool], int]] = []
+    for pattern, bits in weight_bits.items():
+        _check_bits(f"weight_bits[{pattern!r}]", bits)
+        chosen.append((_chooser(model, pattern), bits))
+    return lambda op: next((bits for choose, bits in chosen if choose(op)), 8)
+
+
+def _check_bits(name: str, bits: Any) -> None:
+    if isinstance(bits, bool) or bits not in _WEIGHT_BITS:
+        raise unknown_choice(name, bits, _WEIGHT_BITS)
+
+
+def _with_inner(op: Any) -> set[int]:
+    inner = layers_inside(op) if isinstance(op, keras.layers.Layer) else []
+    return {id(op), *(id(layer) for layer in inner)}
+
+
+def _range_of(layer: FakeQuant) -> tuple[float, float]:
+    lowest, highest = layer.limits() if layer.known_range is None else layer.known_range_as_levels()
+    return float(lowest), float(highest)
+
+
+def _described(layer: QuantizedLayer) -> LayerQuantization:
+    return LayerQuantization(
+        name=layer.name,
+        kind=type(layer.layer).__name__,
+        bits=layer.bits,
+        scales=layer.scales,
+        folded=layer.scaled,
+        zeros=float(1 - np.asarray(layer.mask).mean()) if layer.zeros else None,
+        clusters=layer.clusters,
+    )

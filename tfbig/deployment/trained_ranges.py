@@ -1,0 +1,81 @@
+"""Models from `quantize_aware` bring the ranges of their activations along: what that means for their file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tfbig.backend import keras
+from tfbig.backend.graph import graph_of, nodes
+from tfbig.errors import InvalidOption
+from tfbig.layers.kernels import QuantizedLayer
+from tfbig.layers.ranges import FakeQuant
+
+
+@dataclass(frozen=True)
+class TrainedRanges:
+    """The ranges at the edges of a model that was trained through rounding.
+
+    Attributes:
+        inputs: Name of each input to the smallest and largest value that it takes; None where it is not known.
+        reach_the_edges: Whether every input and output of floats is rounded, so that the file can take and give
+            integers.
+    """
+
+    inputs: Mapping[str, tuple[float, float] | None]
+    reach_the_edges: bool
+
+
+def trained_ranges(model: Any, quantize: str | None, input_type: str | None) -> TrainedRanges | None:
+    """Returns the ranges at the model's edges, or None for a model that was not trained through rounding.
+
+    Args:
+        model: A built Keras model.
+        quantize: The mode asked for.
+        input_type: The edges asked for, or None.
+
+    Raises:
+        InvalidOption: The mode is not the one that the model was trained for, or the edges have no range.
+    """
+    layers = getattr(model, "layers", ())
+    watchers = [layer for layer in layers if isinstance(layer, FakeQuant)]
+    if not watchers or graph_of(model) is None:
+        return None
+    if quantize != "int8":
+        raise InvalidOption(
+            f'The model {model.name!r} was trained for quantize="int8"; got quantize={quantize!r}. Its rounding is '
+            "part of it. For another file, export the model that it was made from."
+        )
+    if any(layer.bits == 16 for layer in watchers):
+        raise InvalidOption(
+            f"The model {model.name!r} rounds activations to 16 bits, for which the converter takes no trained "
+            "ranges. Train it with activation_bits=8."
+        )
+    inputs = {tensor.name: _range_of_input(model, tensor) for tensor in model.inputs}
+    reads_floats = [tensor.name for tensor in model.inputs if "float" in str(tensor.dtype)]
+    ends = all(isinstance(_maker(model, tensor), FakeQuant) for tensor in model.outputs)
+    ranges = TrainedRanges(inputs, ends and None not in [inputs[name] for name in reads_floats])
+    if input_type not in (None, "float32") and not ranges.reach_the_edges:
+        raise InvalidOption(
+            f"input_type={input_type!r} needs ranges at the model's inputs and outputs; {model.name!r} begins or "
+            'ends in float (tfbig.quantization lists where). Use input_type="float32".'
+        )
+    return ranges
+
+
+def _range_of_input(model: Any, tensor: Any) -> tuple[float, float] | None:
+    readers = [node.operation for node in nodes(model) if _reads(node, tensor)]
+    if "float" not in str(tensor.dtype):  # indices, which the computation of a mask may read too
+        tables = [reader.layer for reader in readers if isinstance(reader, QuantizedLayer)]
+        return (0, min(table.input_dim for table in tables)) if tables else None
+    if not all(isinstance(reader, FakeQuant) for reader in readers):
+        return None
+    lowest, highest = readers[0].limits()
+    return float(lowest), float(highest)
+
+
+def _reads(node: Any, tensor: Any) -> bool:
+    return any(x is tensor for x in keras.tree.flatten((node.args, node.kwargs)))
+
+
+def _maker(model: Any, tensor: Any) -> Any:
+    return next((node.operation for node in nodes(model) if any(x is tensor for x in node.outputs)), None)

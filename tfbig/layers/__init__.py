@@ -1,0 +1,1 @@
+"""Layers that quantized models carry: serializable, found again when such a model is loaded."""
