@@ -11,13 +11,14 @@ __version__ = "0.1.0"
 # Where each public name lives; a name that is a module stands for itself.
 _HOMES = {
     "Cluster": "tfbig.compression.clusters",
-    "CrossValidation": "tfbig.evaluation.cross_validation",
+    "CrossValidation": "tfbig.evaluation.fold_results",
     "KerasClassifier": "tfbig.evaluation.estimators",
     "KerasRegressor": "tfbig.evaluation.estimators",
     "LiteModel": "tfbig.deployment.lite_model",
     "Prune": "tfbig.compression.magnitude",
     "Run": "tfbig.training.run",
     "Scores": "tfbig.evaluation.evaluate",
+    "callbacks": "",
     "clean": "tfbig.data.cleaning",
     "cluster": "tfbig.compression.clusters",
     "clusters": "tfbig.compression.clusters",
@@ -26,33 +27,49 @@ _HOMES = {
     "evaluate": "tfbig.evaluation.evaluate",
     "export": "tfbig.deployment.export",
     "fit": "tfbig.training.fit",
+    "is_chief": "tfbig.training.strategies",
     "load_dataset": "tfbig.data.datasets",
     "load_model": "tfbig.deployment.saved",
     "models": "",
     "normalizer": "tfbig.data.normalization",
     "prune": "tfbig.compression.magnitude",
+    "quantization": "tfbig.compression.quantization",
+    "quantize_aware": "tfbig.compression.quantization",
     "save_model": "tfbig.deployment.saved",
+    "shrink": "tfbig.compression.shrinking",
+    "shrink_plan": "tfbig.compression.shrinking",
     "sparsity": "tfbig.compression.sparsity",
     "split": "tfbig.data.splitting",
+    "strategy": "tfbig.training.strategies",
+    "stream_csv": "tfbig.data.csv_files",
+    "stream_tfrecord": "tfbig.data.tfrecords",
+    "summary": "tfbig.compression.summary",
 }
 
 if TYPE_CHECKING:
-    from tfbig import errors, models
+    from tfbig import callbacks, errors, models
     from tfbig.compression.clusters import Cluster, cluster, clusters
     from tfbig.compression.magnitude import Prune, prune
+    from tfbig.compression.quantization import quantization, quantize_aware
+    from tfbig.compression.shrinking import shrink, shrink_plan
     from tfbig.compression.sparsity import sparsity
+    from tfbig.compression.summary import summary
     from tfbig.data.cleaning import clean
+    from tfbig.data.csv_files import stream_csv
     from tfbig.data.datasets import load_dataset
     from tfbig.data.normalization import normalizer
     from tfbig.data.splitting import split
+    from tfbig.data.tfrecords import stream_tfrecord
     from tfbig.deployment.export import export
     from tfbig.deployment.lite_model import LiteModel
     from tfbig.deployment.saved import load_model, save_model
-    from tfbig.evaluation.cross_validation import CrossValidation, cross_validate
+    from tfbig.evaluation.cross_validation import cross_validate
     from tfbig.evaluation.estimators import KerasClassifier, KerasRegressor
     from tfbig.evaluation.evaluate import Scores, evaluate
+    from tfbig.evaluation.fold_results import CrossValidation
     from tfbig.training.fit import fit
     from tfbig.training.run import Run
+    from tfbig.training.strategies import is_chief, strategy
 
 __all__ = [
     "Cluster",
@@ -63,6 +80,7 @@ __all__ = [
     "Prune",
     "Run",
     "Scores",
+    "callbacks",
     "clean",
     "cluster",
     "clusters",
@@ -71,14 +89,23 @@ __all__ = [
     "evaluate",
     "export",
     "fit",
+    "is_chief",
     "load_dataset",
     "load_model",
     "models",
     "normalizer",
     "prune",
+    "quantization",
+    "quantize_aware",
     "save_model",
+    "shrink",
+    "shrink_plan",
     "sparsity",
     "split",
+    "strategy",
+    "stream_csv",
+    "stream_tfrecord",
+    "summary",
 ]
 
 

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 
-from tfbig.errors import TfbigError
+from tfbig.errors import InvalidOption, TfbigError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,7 +17,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments; those of the process by default.
 
     Returns:
-        The exit status: 0, or 2 after an error that the user can mend, or 130 after Ctrl-C.
+        The exit status: 0, or 2 after an error that the user can mend, or 130 after Ctrl-C; for `workers` that of
+        the first that failed.
     """
     arguments = _parser().parse_args(argv)
     # This process is ours: TensorFlow's notes on its own start-up are not what was asked for.
@@ -74,6 +75,24 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=0, help="seed of the split, the weights and the training")
     demo.add_argument("--quick", action="store_true", help="train for a third of the epochs, prune for half")
     demo.set_defaults(run=_demo)
+    workers = commands.add_parser(
+        "workers",
+        help="run a script as several workers of one training, on this machine",
+        description="Run a training script as N workers on this machine: its tfbig.fit line trains on all of them. "
+        "Other machines start the script themselves; see examples/multi_worker.",
+    )
+    workers.add_argument("-n", type=int, default=2, metavar="N", help="workers (default: 2)")
+    workers.add_argument(
+        "--grace",
+        type=float,
+        default=15.0,
+        metavar="SECONDS",
+        help="how long the others may go on when one has failed, to say why (default: 15)",
+    )
+    workers.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m does")
+    workers.add_argument("script", help="the training script")
+    workers.add_argument("arguments", nargs=argparse.REMAINDER, help="what the script is given")
+    workers.set_defaults(run=_workers)
     return parser
 
 
@@ -108,6 +127,15 @@ def _demo(arguments: argparse.Namespace) -> int:
         )
     console.print(f"{report.seconds:.0f} s. Everything is in {folder}/; open {folder}/report.html.")
     return 0
+
+
+def _workers(arguments: argparse.Namespace) -> int:
+    from tfbig.workers import run_workers
+
+    script = ["-m", arguments.script] if arguments.module else [arguments.script]
+    if not arguments.module and not os.path.isfile(arguments.script):
+        raise InvalidOption(f"There is no script {arguments.script!r}.")
+    return run_workers([sys.executable, *script, *arguments.arguments], arguments.n, grace=arguments.grace)
 
 
 def _console_progress(console):
