@@ -1,12 +1,23 @@
 """What every test may use: small data that ships with scikit-learn, and one small trained model."""
 
 import os
+import random
+import sys
 
 # Tests own their process: quiet logs, and no GPU memory taken where there is one.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def _same_chances():
+    """Every test starts from the same random numbers, whichever ran before it; Keras draws its seeds from these."""
+    random.seed(0)
+    np.random.seed(0)
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -127,9 +127,8 @@ time.sleep(600)
 
 
 def test_ctrl_c_reaches_the_workers_and_nothing_is_left(tmp_path):
-    code = SLEEPING.replace(
-        "time.sleep(600)", "\ntry: time.sleep(600)\nexcept KeyboardInterrupt: print('bye')"
-    )
+    # From its first word on, a worker is inside of the try: the signal may follow at once.
+    code = f"try:{SLEEPING.replace(chr(10), chr(10) + '    ')}\nexcept KeyboardInterrupt: print('bye')"
     process = launcher(tmp_path, code)
     pids = pids_of(process)
     process.send_signal(signal.SIGINT)

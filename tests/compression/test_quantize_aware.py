@@ -251,8 +251,13 @@ def test_a_model_that_ends_in_softmax_is_still_known_to_give_probabilities(tmp_p
     assert rounded.loss.get_config()["from_logits"] is False
     assert rounded.layers[-1].name == "chances"
     lite = exported(rounded, tmp_path)
-    # The file's own scale of a softmax is 1/256: so are the model's levels, and all is exact.
-    assert np.array_equal(lite.predict(x), np.asarray(rounded(x.astype("float32"))))
+    # The file's own scale of a softmax is 1/256, and so are the model's levels. LiteRT computes a softmax of
+    # integers by tables, so a value in the middle between two levels may come out as the other one.
+    levels, steps = np.asarray(rounded(x.astype("float32"))) * 256, lite.predict(x) * 256
+    assert np.array_equal(levels, levels.round())
+    assert np.array_equal(steps, steps.round())
+    assert np.abs(levels - steps).max() <= 1
+    assert np.mean(levels == steps) > 0.9
 
 
 def test_bad_models_are_refused_with_what_to_do(small, rounded):
