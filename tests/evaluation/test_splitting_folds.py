@@ -35,7 +35,7 @@ def test_indices_that_name_no_row_are_refused(cv, message):
 def test_labels_with_groups_are_stratified_with_groups_kept_together():
     labels, groups = np.arange(24) % 2, np.arange(24) // 3
     folds = split_folds(np.zeros((24, 1)), labels, 4, groups, 0)
-    expected = StratifiedGroupKFold(4).split(np.zeros(24), labels, groups)
+    expected = StratifiedGroupKFold(4, shuffle=True, random_state=0).split(np.zeros(24), labels, groups)
     assert [test.tolist() for _, test in folds] == [test.tolist() for _, test in expected]
 
 

@@ -32,4 +32,8 @@ import tensorflow as tf  # noqa: E402
 if keras.backend.backend() != "tensorflow":
     raise WrongBackend(_FIX.format(got=keras.backend.backend()))
 
+from tfbig.backend.threads import take_share  # noqa: E402
+
+take_share()
+
 __all__ = ["keras", "tf"]

@@ -143,3 +143,25 @@ def graph_as_found(model: Any) -> Iterator[None]:
     finally:
         for known, length in lengths:
             del known[length:]
+
+
+def stateful_random_ops(graph: Any) -> list[str]:
+    """Returns the kinds of random operations in a traced graph that draw from TensorFlow's own hidden state.
+
+    Such numbers depend on all that ran before. Those of `keras.random` come from seeds that are variables.
+
+    Args:
+        graph: Of a concrete function; what it calls is looked at too.
+    """
+    definition = graph.as_graph_def()
+    nodes_in = [definition.node, *(function.node_def for function in definition.library.function)]
+    kinds = {node.op for group in nodes_in for node in group}
+    return sorted(kinds & _STATEFUL_RANDOM)
+
+
+_STATEFUL_RANDOM = {
+    "RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal", "ParameterizedTruncatedNormal",
+    "RandomShuffle", "RandomGamma", "RandomPoisson", "RandomPoissonV2", "Multinomial", "StatefulUniform",
+    "StatefulUniformInt", "StatefulUniformFullInt", "StatefulStandardNormalV2", "StatefulTruncatedNormal",
+    "StatefulRandomBinomial",
+}  # fmt: skip

@@ -47,6 +47,19 @@ def tensorflow_seed_state() -> Iterator[None]:
             eager._rng = generator
 
 
+def settings_of(optimizer: Any) -> dict[str, Any]:
+    """Returns an optimizer's settings, for `from_config`; a schedule among them is the object itself.
+
+    Publicly `get_config` writes a schedule down, and Keras finds no class of the user's own again that was not
+    registered. `learning_rate` gives what the schedule says at this step, never the schedule.
+    """
+    config = optimizer.get_config()
+    schedule = getattr(optimizer, "_learning_rate", None)
+    if isinstance(config.get("learning_rate"), dict) and callable(schedule):
+        config["learning_rate"] = schedule
+    return config
+
+
 def layers_inside(layer: Any) -> list[Any]:
     """Returns the layers that a layer holds directly, in the order they were attached.
 

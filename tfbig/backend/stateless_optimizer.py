@@ -8,6 +8,7 @@ import functools
 from typing import Any
 
 from tfbig.backend import keras, tf
+from tfbig.backend.internals import settings_of
 
 
 def stateless_optimizer(optimizer: Any) -> Any:
@@ -23,7 +24,19 @@ def stateless_optimizer(optimizer: Any) -> Any:
     kind = type(optimizer)
     # A sibling of the optimizer's class: Python puts it behind that class and before Keras's common one.
     stateless: Any = type(kind.__name__, (kind, _sibling()), {})
-    return stateless.from_config(optimizer.get_config())
+    return stateless.from_config(settings_of(optimizer))
+
+
+def averages(optimizer: Any, variables: list[Any]) -> list[tuple[Any, Any]]:
+    """Returns (weight, its moving average) of an optimizer that averages weights, for each weight that has one.
+
+    Keras's `fit` ends by putting the averages in the weights' place; it does so by assigning to variables, which a
+    state made of tensors has none of.
+    """
+    if not getattr(optimizer, "use_ema", False):
+        return []
+    pairs = zip(variables, optimizer._model_variables_moving_average, strict=True)
+    return [(variable, average) for variable, average in pairs if average is not None]
 
 
 def unsuitable(optimizer: Any) -> str | None:

@@ -1,7 +1,7 @@
 """Checks of x and y before work starts. Needs NumPy only."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,10 +50,15 @@ def rows_fit(wanted: Sequence[int | None], array: np.ndarray) -> bool:
     )
 
 
-def check_pair(x: Any, y: Any, x_name: str = "x", y_name: str = "y") -> tuple[np.ndarray, np.ndarray]:
-    """Returns `x` and `y` checked as by `check_array`, and of the same number of rows."""
+def check_pair(x: Any, y: Any, x_name: str = "x", y_name: str = "y") -> tuple[Any, np.ndarray]:
+    """Returns `x` and `y` checked as by `check_array`, and of the same number of rows; x may be a dict of inputs."""
     if y is None:
         raise InvalidData(f"{y_name} is missing: {x_name} is an array, so its targets must be given too.")
+    if isinstance(x, Mapping):
+        if not x:
+            raise InvalidData(f"{x_name} must hold at least one input; got an empty dict.")
+        parts = {str(name): check_pair(part, y, f"{x_name}[{name!r}]", y_name)[0] for name, part in x.items()}
+        return parts, check_array(y, y_name)
     x, y = check_array(x, x_name), check_array(y, y_name)
     if len(x) != len(y):
         raise InvalidData(
@@ -61,6 +66,21 @@ def check_pair(x: Any, y: Any, x_name: str = "x", y_name: str = "y") -> tuple[np
             f"{len(y)} of {y_name}."
         )
     return x, y
+
+
+def row_count(x: Any) -> int:
+    """Returns the rows of an array, or of each array in a dict of inputs."""
+    return len(next(iter(x.values()))) if isinstance(x, Mapping) else len(x)
+
+
+def take_rows(x: Any, rows: Any) -> Any:
+    """Returns those rows of an array, or of each array in a dict of inputs.
+
+    Example:
+        >>> take_rows({"a": np.arange(4), "b": np.zeros((4, 2))}, slice(2))["a"].tolist()
+        [0, 1]
+    """
+    return {name: part[rows] for name, part in x.items()} if isinstance(x, Mapping) else x[rows]
 
 
 def _to_array(x: Any, name: str) -> np.ndarray:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from tfbig.data.checking import check_pair
+from tfbig.data.checking import check_pair, take_rows
 from tfbig.errors import InvalidData, InvalidOption, unknown_choice
 from tfbig.options import checked, fraction
 
@@ -13,8 +13,8 @@ from tfbig.options import checked, fraction
 class Split(NamedTuple):
     """What `split` returns; unpacks in scikit-learn's order."""
 
-    x_train: np.ndarray
-    x_test: np.ndarray
+    x_train: Any
+    x_test: Any
     y_train: np.ndarray
     y_test: np.ndarray
 
@@ -24,7 +24,7 @@ def split(x: Any, y: Any, *, test_size: float = 0.2, stratify: bool | str = "aut
     """Splits the rows once, each class in the same proportions on both sides.
 
     Args:
-        x: Numbers of shape (rows, ...).
+        x: Numbers of shape (rows, ...), or a dict of such arrays by the name of the model's input.
         y: Targets of shape (rows,) or (rows, outputs).
         test_size: Share of the rows to hold out, in (0, 1).
         stratify: "auto" keeps class proportions when y holds whole-number labels; True and False decide.
@@ -49,12 +49,12 @@ def split(x: Any, y: Any, *, test_size: float = 0.2, stratify: bool | str = "aut
         raise unknown_choice("stratify", stratify, ("auto", True, False))
     labels = y if stratify is True or (stratify == "auto" and is_labels(y)) else None
     try:
-        x_train, x_test, y_train, y_test = train_test_split(
-            x, y, test_size=test_size, stratify=labels, random_state=seed
+        train, test = train_test_split(
+            np.arange(len(y)), test_size=test_size, stratify=labels, random_state=seed
         )
     except ValueError as error:
-        raise InvalidData(f"These {len(x)} rows cannot be split: {error}") from error
-    return Split(x_train, x_test, y_train, y_test)
+        raise InvalidData(f"These {len(y)} rows cannot be split: {error}") from error
+    return Split(take_rows(x, train), take_rows(x, test), y[train], y[test])
 
 
 def is_labels(y: np.ndarray) -> bool:

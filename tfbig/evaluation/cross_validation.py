@@ -1,19 +1,20 @@
 """K-fold cross-validation: a fresh model for each fold, fitted on that fold's training rows alone."""
 
 import random
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from tfbig.data.checking import check_array, check_pair
-from tfbig.errors import InvalidData, InvalidModel, InvalidOption, unknown_choice
+from tfbig.data.checking import check_pair
+from tfbig.errors import InvalidModel, InvalidOption, unknown_choice
+from tfbig.evaluation.fold_collecting import FoldCollection
 from tfbig.evaluation.fold_results import CrossValidation
-from tfbig.evaluation.fold_runner import FoldRunner
-from tfbig.evaluation.fold_scoring import FoldScoring
+from tfbig.evaluation.fold_spread import Job, process_count, train_here, train_spread
 from tfbig.evaluation.fold_training import Fold
 from tfbig.evaluation.scoring import get_scorers
-from tfbig.evaluation.splitting_folds import fold_seed, split_folds
+from tfbig.evaluation.splitting_folds import NotStratified, fold_seed, split_folds
 from tfbig.options import checked, positive_int
 from tfbig.training.building import is_builder
 from tfbig.training.fit import fit
@@ -35,6 +36,7 @@ def cross_validate(
     return_train_scores: bool = False,
     error_score: float | str = "raise",
     max_memory: int | None = None,
+    n_jobs: int | None = None,
     **fit_options: Any,
 ) -> CrossValidation:
     """Trains a fresh model on each fold's training rows and scores it on the rows held out.
@@ -49,8 +51,8 @@ def cross_validate(
             that fold's training rows, so that a normalizer is fitted inside the fold.
         x: Inputs of shape (rows, ...), or a dict of such arrays by the name of the model's input.
         y: Targets of shape (rows,) or (rows, outputs).
-        cv: A number of folds (stratified for labels, shuffled by `seed`), a scikit-learn splitter, or a list of
-            (train indices, test indices).
+        cv: A number of folds (stratified for labels and shuffled by `seed`; with `groups`, of whole groups), a
+            scikit-learn splitter, or a list of (train indices, test indices).
         groups: Group of each row, shape (rows,), for scikit-learn's group splitters.
         scoring: scikit-learn scorers beside tfbig's own metrics: a name, a callable `scorer(estimator, x, y)`, a
             list or a dict.
@@ -64,6 +66,11 @@ def cross_validate(
             or whose training rows lack a class; the result's `.failures` names it.
         max_memory: Bytes that folds may take while they train together; groups are made to fit. Half of what is
             free by default.
+        n_jobs: Processes that folds are spread over by joblib: as in scikit-learn, -1 takes all cores, and None one
+            process or what `joblib.parallel_config` says, which also names an engine for several machines:
+            `joblib.parallel_config("dask")` with a `dask.distributed.Client`. A worker that Dask loses is replaced
+            and its folds trained again, with the same result. `build` and `finish` must be picklable (functions of
+            a script and lambdas are).
         **fit_options: As in `fit`. `sample_weight` is cut to each fold's rows. EarlyStopping, ReduceLROnPlateau,
             LearningRateScheduler and TerminateOnNaN (which acts at the end of the epoch) are copied, one for each
             fold. Fold k is seeded by a number that is drawn from `seed` and k.
@@ -85,7 +92,7 @@ def cross_validate(
         >>> len(cv.scores["accuracy"]), cv.predictions.shape
         (3, (60, 2))
     """
-    x, y = _checked_data(x, y)
+    x, y = check_pair(x, y)
     if not is_builder(build):
         raise InvalidModel(
             "cross_validate needs a builder, so that each fold starts with a fresh model; got "
@@ -96,31 +103,40 @@ def cross_validate(
     if error_score != "raise" and (isinstance(error_score, bool) or not isinstance(error_score, int | float)):
         raise InvalidOption(f'error_score must be "raise" or a number; got {error_score!r}.')
     memory = None if max_memory is None else positive_int("max_memory", max_memory)
-    scorers = get_scorers(scoring)
     options = _checked_options(fit_options)
-    if options.get("steps_per_execution", "auto") != "auto":
-        positive_int("steps_per_execution", options["steps_per_execution"])
-    seed = options.get("seed")
-    pairs = split_folds(x, y, cv, groups, seed)
+    processes = process_count(n_jobs)
+    began = time.perf_counter()
+    job = Job(
+        build, x, y, options, get_scorers(scoring), finish, error_score, return_train_scores, folds, memory
+    )
+    planned = _planned(job, cv, groups, options.get("seed"))
+    collection = FoldCollection(y, error_score, finish is not None, return_train_scores)
+    trainable = collection.trainable(planned, job.task)
+    training = train_here if processes == 1 else train_spread
+    outcome = training(job, trainable, collection.add, processes)
+    return collection.result(planned, *outcome, time.perf_counter() - began, min(processes, len(trainable)))
+
+
+def _planned(job: Job, cv: Any, groups: Any, seed: int | None) -> list[Fold]:
+    """The folds; the first one has its model, which says what task all of them are."""
     base = random.randrange(2**32) if seed is None else int(seed)
-    planned = [
-        Fold(k, np.asarray(train), np.asarray(test), fold_seed(base, k))
-        for k, (train, test) in enumerate(pairs)
-    ]
-    runner = FoldRunner(build, x, y, options, keep_optimizer=finish is not None)
-    scored = FoldScoring(x, y, runner.begin(planned[0]), scorers, error_score, finish, return_train_scores)
-    for fold in runner.run(scored.trainable(planned), folds, memory):
-        scored.add(fold)
-    return scored.result(planned, runner.mode, runner.fallback)
 
+    def planned(pairs: list[Any]) -> list[Fold]:
+        return [
+            Fold(k, np.asarray(train), np.asarray(test), fold_seed(base, k))
+            for k, (train, test) in enumerate(pairs)
+        ]
 
-def _checked_data(x: Any, y: Any) -> tuple[Any, np.ndarray]:
-    if not isinstance(x, Mapping):
-        return check_pair(x, y)
-    if not x:
-        raise InvalidData("x must hold at least one input; got an empty dict.")
-    arrays = {str(name): check_pair(part, y, f"x[{name!r}]") for name, part in x.items()}
-    return {name: part for name, (part, _) in arrays.items()}, check_array(y, "y")
+    try:
+        folds = planned(split_folds(job.x, job.y, cv, groups, seed))
+        job.begin(folds[0])
+    except NotStratified:
+        # Whole numbers need no classes: for a model of values they are counts or years, split as other values are.
+        folds = planned(split_folds(job.x, job.y, cv, groups, seed, stratify=False))
+        job.begin(folds[0])
+        if job.task != "regression":
+            raise
+    return folds
 
 
 def _checked_options(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,6 +144,8 @@ def _checked_options(given: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("epochs", "batch_size"):
         if name in options:
             options[name] = positive_int(name, options[name])
+    if options.get("steps_per_execution", "auto") != "auto":
+        positive_int("steps_per_execution", options["steps_per_execution"])
     seed = options.get("seed")
     if seed is not None and positive_int("seed", seed, minimum=0) >= 2**32:
         raise InvalidOption(f"seed must be below 2**32, NumPy's limit; got {seed!r}.")

@@ -67,7 +67,7 @@ def evaluate(model: Any, x: Any, y: Any, *, task: str | None = None) -> Scores:
 
     Args:
         model: A Keras model, a `LiteModel`, or anything whose `predict` gives logits, probabilities or values.
-        x: Inputs of shape (rows, ...).
+        x: Inputs of shape (rows, ...), or a dict of such arrays by the name of the model's input.
         y: Targets of shape (rows,) or (rows, outputs).
         task: "binary", "multiclass", "multilabel" or "regression"; by default seen from the outputs and y.
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from tfbig.backend import keras, tf
-from tfbig.backend.stateless_optimizer import stateless_optimizer
+from tfbig.backend.graph import stateful_random_ops
+from tfbig.backend.stateless_optimizer import averages, stateless_optimizer
 from tfbig.backend.vectorizing import vectorized_map
 from tfbig.evaluation.fold_models import constants_of, recurrent_layers, swapped_constants, unrolled
 from tfbig.evaluation.fold_rounds import Rounds, plan_rounds
@@ -62,6 +63,7 @@ class FoldEngine:
         self._metrics = [ids[id(v)] for v in model.metrics_variables]
         self._own = [ids[id(v)] for v in model.variables]
         self._optimizer_state = [ids[id(v)] for v in self.optimizer.variables]
+        self._averages = [(ids[id(v)], ids[id(a)]) for v, a in averages(self.optimizer, self._trained)]
         # Some optimizers start from a copy of the weights; the state of others is the same for every fold.
         self._starts_from_weights = any(np.ptp(v.numpy()) > 0 for v in self.optimizer.variables)
         #: Where the weights stand in a state: what a callback means by a model's weights.
@@ -98,6 +100,11 @@ class FoldEngine:
             for i, variable in zip(self._optimizer_state, model.optimizer.variables, strict=True):
                 variable.assign(state[i])
 
+    def conclude(self, state: list[Any]) -> None:
+        """Ends a training as Keras's `fit` does: averages of the weights, if the optimizer keeps any, replace them."""
+        for weight, average in self._averages:
+            state[weight] = state[average]
+
     def prepare(self) -> None:
         """Traces the training step, and the measuring one if there is validation data, and tries them once.
 
@@ -106,6 +113,9 @@ class FoldEngine:
         """
         try:
             step = self._epoch.get_concrete_function()
+            drawn = stateful_random_ops(step.graph)
+            if drawn:
+                raise CannotCompile(f"the model draws random numbers that are no fold's own ({drawn[0]})")
             state, constants = self._fresh, constants_of(self.model)
             if self.folds is not None:
                 state, constants = stacked([state] * self.folds), stacked([constants] * self.folds)

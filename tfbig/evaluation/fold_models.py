@@ -1,6 +1,7 @@
 """The folds' models: what makes them one architecture, and the constants that are no weights."""
 
 import contextlib
+import functools
 import types
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,11 +9,14 @@ from typing import Any
 import numpy as np
 
 from tfbig.backend import keras, tf
+from tfbig.backend.distribution import compile_arguments
 from tfbig.backend.internals import layers_inside
 from tfbig.errors import InvalidModel
 
 # What a normalizer holds beside its weights.
 _CONSTANTS = ("mean", "variance")
+# What a model is compiled with, beside the optimizer.
+_COMPILED = ("loss", "loss_weights", "metrics", "weighted_metrics")
 # Settings that say how weights start, or how layers are called: they may differ, the weights are the fold's own.
 _STARTING = ("name", "seed", "build_config")
 
@@ -113,19 +117,17 @@ def settings_difference(first: Any, other: Any) -> str | None:
     Returns:
         Such as "dropout.rate: 0.1 against 0.2", or None.
     """
-    if _is_graph(first):
-        found = _difference(_nameless(first.get_config()), _nameless(other.get_config()), "")
-        if found:
-            return found
+    configs = [_config(model) if _is_graph(model) else None for model in (first, other)]
+    known = None not in configs
+    pairs = [(configs[0], configs[1], "")] if known else []
     for one, two in zip(all_layers(first), all_layers(other), strict=True):
-        found = _difference(_settings(one, _is_graph(first)), _settings(two, _is_graph(first)), one.name)
-        if found:
-            return found
-    for what in ("loss", "optimizer"):
-        found = _difference(getattr(first, what), getattr(other, what), what)
-        if found:
-            return found
-    return None
+        pairs.append((_settings(one, known), _settings(two, known), one.name))
+    compiled = [compile_arguments(model) for model in (first, other)]
+    pairs += [
+        (first.optimizer, other.optimizer, "optimizer"),
+        *((compiled[0].get(name), compiled[1].get(name), name) for name in _COMPILED),
+    ]
+    return next(filter(None, (_difference(*pair) for pair in pairs)), None)
 
 
 def _normalizing(model: Any) -> list[tuple[Any, str]]:
@@ -137,6 +139,14 @@ def _normalizing(model: Any) -> list[tuple[Any, str]]:
 
 def _is_graph(model: Any) -> bool:
     return isinstance(model, keras.Sequential) or type(model).__name__ == "Functional"
+
+
+def _config(layer: Any) -> Any:
+    """The layer's config as `_nameless` gives it; None for one of the user's own that has none."""
+    try:
+        return _nameless(layer.get_config())
+    except NotImplementedError:
+        return None
 
 
 def _nameless(config: Any) -> Any:
@@ -177,10 +187,19 @@ def _settings(layer: Any, config_known: bool) -> Any:
         return _own_values(layer)
     if hasattr(layer, "adapt") and not isinstance(layer, keras.layers.Normalization):
         # What was learned from data stands in no config.
-        if hasattr(layer, "get_vocabulary"):
+        if hasattr(layer, "get_vocabulary") and getattr(layer, "output_mode", None) != "tf_idf":
             return list(layer.get_vocabulary())
-        return getattr(layer, "bin_boundaries", layer)
-    return None if config_known or isinstance(layer, keras.Model) else _nameless(layer.get_config())
+        return getattr(layer, "bin_boundaries", _Learned())
+    return None if config_known or isinstance(layer, keras.Model) else _config(layer)
+
+
+class _Learned:
+    """Stands for what was learned and cannot be looked at, such as how rare each word is; unlike any other."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "learned values"
 
 
 def _own_values(layer: Any) -> dict[str, Any]:
@@ -223,6 +242,13 @@ def _difference(one: Any, two: Any, where: str, depth: int = 0) -> str | None:
             return f"{where}: other functions"
         ours, theirs = ([cell.cell_contents for cell in f.__closure__ or ()] for f in (one, two))
         parts = [(where, ours, theirs), (where, one.__defaults__, two.__defaults__)]
+        parts.append((where, one.__kwdefaults__, two.__kwdefaults__))
+    elif isinstance(one, functools.partial):
+        parts = [
+            (where, one.func, two.func),
+            (where, one.args, two.args),
+            (where, one.keywords, two.keywords),
+        ]
     elif hasattr(one, "get_config") and not isinstance(one, type):
         parts = [(where, _nameless(one.get_config()), _nameless(two.get_config()))]
         if isinstance(one, keras.optimizers.Optimizer):

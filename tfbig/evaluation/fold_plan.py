@@ -17,8 +17,8 @@ from tfbig.evaluation.fold_training import Fold, Schedule
 
 # The options of `fit` that the folds' step honours. With any other, folds are fitted by `fit` itself.
 HONOURED = {
-    "epochs", "batch_size", "validation_data", "sample_weight", "class_weight", "shuffle", "optimizer", "loss",
-    "metrics", "callbacks", "steps_per_execution", "seed", "verbose",
+    "epochs", "batch_size", "validation_data", "sample_weight", "class_weight", "shuffle", "optimizer", "learning_rate",
+    "gradient_accumulation", "loss", "metrics", "callbacks", "steps_per_execution", "seed", "verbose",
 }  # fmt: skip
 # More folds in one step make it no faster, and slower to trace.
 _WIDEST = 32
@@ -57,6 +57,8 @@ def reason_against(model: Any, fit_options: Mapping[str, Any], callbacks: Sequen
         return "a distribution strategy is in force"
     if model.run_eagerly:
         return "the model runs eagerly"
+    if model.optimizer.built and int(model.optimizer.iterations):
+        return "the builder's model was trained before, and goes on from its optimizer's state"
     if unsuitable(model.optimizer):
         return unsuitable(model.optimizer)
     kept = next(
@@ -91,19 +93,20 @@ def bytes_per_fold(model: Any, batch_size: int, validation: bool = False) -> int
     return 6 * weights + 3 * 4 * outputs * batch_size
 
 
-def folds_side_by_side(folds: int, each: int, max_memory: int | None) -> int:
+def folds_side_by_side(folds: int, each: int, max_memory: int | None, share: float = 1.0) -> int:
     """Returns how many folds fit side by side, in groups as even as can be.
 
     Args:
         folds: All folds.
         each: Bytes that one takes.
         max_memory: Bytes for all that train at once; None for half of what is free.
+        share: The part of that which is this process's, where several train folds.
 
     Example:
         >>> folds_side_by_side(10, each=100, max_memory=450), folds_side_by_side(10, each=100, max_memory=50)
         (4, 1)
     """
-    room = free_memory() * _SHARE if max_memory is None else max_memory
+    room = share * (free_memory() * _SHARE if max_memory is None else max_memory)
     most = min(folds, _WIDEST, max(1, int(room // each)))
     groups = -(-folds // most)
     return -(-folds // groups)

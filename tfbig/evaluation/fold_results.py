@@ -42,14 +42,17 @@ class CrossValidation(Record):
         finished_scores: The same for what `finish` made of each fold's model; None without `finish`.
         predictions: Outputs for every row, by the model that had not seen it: shape (rows, outputs), aligned to
             the rows of x; NaN where no fold held the row out, the last fold's where several did.
-        seconds: Wall time of each fold; folds that train together share their time equally.
+        seconds: Wall time of each fold's training and scoring; folds that train together share theirs equally.
         train_scores: The scores on each fold's training rows; None unless they were asked for.
         histories: Of each fold: metric name to its value after each epoch.
         train_rows: How many rows each fold trained on.
         test_rows: How many it held out.
         mode: "together" or "sequential".
         fallback: Why folds were not trained together, or why some were not; None if nothing stood in the way.
-        failures: Fold number to why it has no scores of its own but `error_score`.
+        failures: Fold number to why it has `error_score` in place of scores of its own; where `finish` failed, in
+            place of its finished scores only.
+        total_seconds: Wall time of it all, with what folds share: tracing, and measuring which way is faster.
+        workers: Processes that trained folds.
     """
 
     task: str
@@ -64,6 +67,8 @@ class CrossValidation(Record):
     mode: str = "sequential"
     fallback: str | None = None
     failures: Mapping[str, str] = field(default_factory=dict)
+    total_seconds: float = 0.0
+    workers: int = 1
 
     def __eq__(self, other: object) -> bool:
         # As text, since NaN, for rows that no fold held out, differs from itself.
@@ -101,14 +106,17 @@ class CrossValidation(Record):
     def difference(self, confidence: float = 0.95) -> dict[str, Difference]:
         """Returns, per metric, what `finish` changed: the paired difference over the folds and its interval.
 
+        Folds that failed are left out.
+
         Raises:
             InvalidData: Nothing was finished.
         """
         if self.finished_scores is None:
             raise InvalidData("There is nothing to compare: pass finish= to cross_validate.")
         found = {}
-        for name in self.scores.keys() & self.finished_scores.keys():
-            pairs = np.subtract(self.finished_scores[name], self.scores[name]).tolist()
+        kept = [k for k in range(len(self.seconds)) if str(k) not in self.failures]
+        for name in self.scores.keys() & self.finished_scores.keys() if kept else ():
+            pairs = [self.finished_scores[name][k] - self.scores[name][k] for k in kept]
             found[name] = Difference(
                 float(np.mean(pairs)), *corrected_interval(pairs, self._test_per_train, confidence)
             )
@@ -125,7 +133,10 @@ class CrossValidation(Record):
         mean, std, interval = self.mean, self.std, self.interval()
         width = max(map(len, self.scores))
         how = "together" if self.mode == "together" else "one after another"
-        lines = [f"{len(self.seconds)} folds in {sum(self.seconds):.1f} s, {how}"]
+        where = f", in {self.workers} processes" if self.workers > 1 else ""
+        lines = [
+            f"{len(self.seconds)} folds in {self.total_seconds or sum(self.seconds):.1f} s, {how}{where}"
+        ]
         for name in self.scores:
             low, high = interval[name]
             lines.append(

@@ -1,13 +1,18 @@
 """Trains every fold: together where that can be done and pays, else one after another."""
 
+import copy
+import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfbig.backend import keras, tf
+from tfbig.backend.internals import settings_of
 from tfbig.backend.seeds import reseed, seeded
+from tfbig.data.checking import take_rows
 from tfbig.errors import InvalidModel, TfbigError
 from tfbig.evaluation.fold_engine import UNROLL, CannotCompile, FoldEngine
 from tfbig.evaluation.fold_models import check_same_architecture, recurrent_layers, settings_difference
@@ -21,7 +26,7 @@ from tfbig.evaluation.fold_plan import (
 from tfbig.evaluation.fold_training import Fold, Schedule, train_folds
 from tfbig.training import checks
 from tfbig.training.building import build_model
-from tfbig.training.compiling import compile_for_arrays
+from tfbig.training.compiling import accumulate, compile_for_arrays, set_learning_rate
 from tfbig.training.fit import fit
 from tfbig.training.objectives import fit_targets, infer_task
 from tfbig.training.optimizers import get_optimizer
@@ -57,13 +62,17 @@ class FoldRunner:
         self._settings = None
         if isinstance(self._optimizer, keras.optimizers.Optimizer):
             # Now: a schedule or callback may change the learning rate in a fold.
-            self._settings = self._optimizer.get_config()
+            self._settings = settings_of(self._optimizer)
         self._schedule = Schedule(
             self._options.get("epochs", 10),
             self._options.get("batch_size", 32),
             self._options.get("shuffle", True),
             self._callbacks,
             self._options.get("verbose", 0),
+        )
+        self._rate, self._accumulated = (
+            self._options.pop("learning_rate", None),
+            self._options.pop("gradient_accumulation", 1),
         )
         self._first: Any = None
         self._task: str | None = None
@@ -81,19 +90,22 @@ class FoldRunner:
         except InvalidModel:
             return None
 
-    def run(self, folds: Sequence[Fold], how: str, max_memory: int | None) -> Iterator[Fold]:
+    def run(
+        self, folds: Sequence[Fold], how: str, max_memory: int | None, share: float = 1.0
+    ) -> Iterator[Fold]:
         """Yields the folds, trained, in their order; a fold that was yielded is held no longer.
 
         Args:
             folds: Without models, but for the first that `begin` was given.
             how: "auto", "together" or "sequential".
             max_memory: Bytes for all folds that train at once, or None.
+            share: The part of the free memory that is this process's.
         """
         reason = reason_against(self._first, self._options, self._callbacks)
         engines: tuple[FoldEngine | None, FoldEngine | None] = (None, None)
         if reason is None:
             try:
-                engines = self._engines(folds, how, max_memory)
+                engines = self._engines(folds, how, max_memory, share)
             except CannotCompile as error:
                 reason = str(error)
         if reason is not None:
@@ -111,7 +123,7 @@ class FoldRunner:
                 yield _let_go(fold)
 
     def _engines(
-        self, folds: Sequence[Fold], how: str, max_memory: int | None
+        self, folds: Sequence[Fold], how: str, max_memory: int | None, share: float
     ) -> tuple[FoldEngine | None, FoldEngine | None]:
         """The engine for one fold or that for several, whichever is to be used."""
         data, validation = map(_tensors, self._training_data())
@@ -138,7 +150,7 @@ class FoldRunner:
         if how == "sequential" or len(folds) == 1:
             return engine(None), None
         each = bytes_per_fold(self._first, self._schedule.batch_size)
-        width = folds_side_by_side(len(folds), each, max_memory)
+        width = folds_side_by_side(len(folds), each, max_memory, share)
         if width == 1:
             self.fallback = f"two folds would need about {2 * each / 2**20:.0f} MiB at once"
             return engine(None), None
@@ -182,11 +194,10 @@ class FoldRunner:
         if fold.model is not None:
             return
         began = time.perf_counter()
-        x, y = take(self._x, fold.train), self._y[fold.train]
+        x, y = take_rows(self._x, fold.train), self._y[fold.train]
         with seeded(fold.seed):
             model = build_model(self._build, x, y)
-            if not isinstance(self._x, dict):
-                checks.fits_input(model, self._x)
+            checks.fits_input(model, self._x)
             if self._first is not None:
                 check_same_architecture(self._first, model, fold.number)
             optimizer = self._optimizer
@@ -196,10 +207,23 @@ class FoldRunner:
                 optimizer = get_optimizer(optimizer)
             asked = [self._options.get(name) for name in ("loss", "metrics")]
             task = compile_for_arrays(model, self._y, optimizer, *asked)
+            added = self._set_pace(model, len(fold.train))
             reseed(model, fold.seed)
         if self._first is None:
             self._task = task
+            self._callbacks = [*self._callbacks, *added]
+            self._schedule = dataclasses.replace(self._schedule, callbacks=self._callbacks)
         fold.model, fold.seconds = model, fold.seconds + time.perf_counter() - began
+
+    def _set_pace(self, model: Any, rows: int) -> list[Any]:
+        """Learning rate and accumulation as `fit` sets them; returns the callbacks that belong to the rate."""
+        steps, validated = (
+            -(-rows // self._schedule.batch_size),
+            self._options.get("validation_data") is not None,
+        )
+        added = set_learning_rate(model, self._rate, steps, self._schedule.epochs, validated)
+        accumulate(model, self._accumulated)
+        return added
 
     def _training_data(self) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """What the compiled step needs of the data: targets in the loss's form, one weight per row if any."""
@@ -228,17 +252,16 @@ class FoldRunner:
 
     def _fit(self, fold: Fold) -> None:
         """Fits one fold by itself, as `fit` does it."""
-        options = {"verbose": 0, **self._options, "callbacks": self._callbacks, "seed": fold.seed}
+        # A callback remembers, such as the best score so far: each fold has its own.
+        own = [copy.copy(callback) for callback in self._callbacks]
+        options = {"verbose": 0, **self._options, "callbacks": own, "seed": fold.seed}
+        if options.get("checkpoint_dir") is not None:
+            options["checkpoint_dir"] = Path(options["checkpoint_dir"]) / f"fold-{fold.number}"
         weight = None if self._weights is None else self._weights[fold.train]
         began = time.perf_counter()
-        x, y = take(self._x, fold.train), self._y[fold.train]
+        x, y = take_rows(self._x, fold.train), self._y[fold.train]
         run = fit(fold.model, x, y, sample_weight=weight, **options)
         fold.history, fold.seconds = dict(run.history), fold.seconds + time.perf_counter() - began
-
-
-def take(x: Any, rows: np.ndarray) -> Any:
-    """Returns those rows of an array, or of each array in a dict."""
-    return {name: part[rows] for name, part in x.items()} if isinstance(x, dict) else x[rows]
 
 
 def _tensors(data: Any) -> Any:

@@ -89,6 +89,7 @@ def train_folds(engine: FoldEngine, folds: Sequence[Fold], schedule: Schedule, o
             told[k].end(epoch, logs[k])
         if schedule.verbose not in (0, "auto"):
             _tell(epoch, schedule.epochs, [folds[k].number for k in running], [logs[k] for k in running])
+    engine.conclude(state)
     for callbacks in told:
         callbacks.finish()
     finals = [state] if alone else list(unstacked(state, width))

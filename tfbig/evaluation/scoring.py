@@ -124,6 +124,8 @@ class _Classifier(ClassifierMixin, _Fitted):
 
     def decision_function(self, x: Any) -> np.ndarray:
         outputs = self._outputs(x)
+        if self.task == "multiclass" and outputs.shape[1] == 2:
+            return outputs[:, 1] - outputs[:, 0]  # scikit-learn wants one number where there are two classes
         return outputs.reshape(len(outputs)) if self.task == "binary" else outputs
 
 

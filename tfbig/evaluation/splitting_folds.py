@@ -10,7 +10,13 @@ from tfbig.errors import InvalidData, InvalidOption
 from tfbig.options import positive_int
 
 
-def split_folds(x: Any, y: np.ndarray, cv: Any, groups: Any, seed: int | None) -> list[Any]:
+class NotStratified(InvalidData):
+    """y holds whole numbers, and some of them too rarely for each fold to have its share."""
+
+
+def split_folds(
+    x: Any, y: np.ndarray, cv: Any, groups: Any, seed: int | None, stratify: bool = True
+) -> list[Any]:
     """Returns the folds as (train indices, test indices) pairs.
 
     Args:
@@ -19,30 +25,35 @@ def split_folds(x: Any, y: np.ndarray, cv: Any, groups: Any, seed: int | None) -
         cv: A number of folds, a scikit-learn splitter, or an iterable of pairs of indices or of masks.
         groups: Group of each row, or None.
         seed: Of the shuffle for a number of folds.
+        stratify: Whether a number of folds are stratified, where y holds labels.
 
     Raises:
+        NotStratified: They cannot be.
         InvalidData: The rows cannot be split so.
         InvalidOption: A cv that is no number, splitter or list of pairs.
     """
     from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
-    rows = len(y)
+    rows, shown_y = len(y), y
     if groups is not None and len(groups) != rows:
         raise InvalidData(f"groups must have one entry per row of x, {rows}; got {len(groups)}.")
     if isinstance(cv, int | np.integer):
         count = positive_int("cv", cv, minimum=2)
         if groups is not None:
-            stratified = is_labels(y) and np.unique(y, return_counts=True)[1].min() >= count
-            cv = StratifiedGroupKFold(count) if stratified else GroupKFold(count)
+            labels = _labels(y)
+            stratified = labels is not None and np.unique(labels, return_counts=True)[1].min() >= count
+            kind = StratifiedGroupKFold if stratified else GroupKFold
             _check_group_count(count, groups)
         else:
-            _check_fold_count(count, y)
-            kind = StratifiedKFold if is_labels(y) else KFold
-            cv = kind(count, shuffle=True, random_state=seed)
+            labels = _labels(y) if stratify else None
+            _check_fold_count(count, y, labels)
+            kind = KFold if labels is None else StratifiedKFold
+        cv = kind(count, shuffle=True, random_state=seed)
+        shown_y = y if labels is None else labels
     if hasattr(cv, "split") and not isinstance(cv, str):
         shown = np.zeros(rows) if isinstance(x, dict) else x
         try:
-            folds = list(cv.split(shown, y, groups))
+            folds = list(cv.split(shown, shown_y, groups))
         except ValueError as error:
             raise InvalidData(f"{type(cv).__name__} cannot split these {rows} rows: {error}") from error
     elif isinstance(cv, Iterable) and not isinstance(cv, str):
@@ -97,14 +108,23 @@ def _numbers(indices: Sequence[Any], rows: int) -> np.ndarray:
     return np.where(array < 0, array + rows, array).astype(np.int64)
 
 
-def _check_fold_count(count: int, y: np.ndarray) -> None:
+def _labels(y: np.ndarray) -> np.ndarray | None:
+    """One label per row: y as it is, its only column, or the column of a one-hot row; None for values."""
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y.reshape(len(y))
+    if y.ndim == 2 and np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all():
+        return y.argmax(axis=1)
+    return y if is_labels(y) else None
+
+
+def _check_fold_count(count: int, y: np.ndarray, classes: np.ndarray | None) -> None:
     if count > len(y):
         raise InvalidData(f"{count} folds need at least {count} rows; got {len(y)}.")
-    if is_labels(y):
-        labels, members = np.unique(y, return_counts=True)
+    if classes is not None:
+        labels, members = np.unique(classes, return_counts=True)
         if members.min() < count:
             rare = labels[members.argmin()]
-            raise InvalidData(
+            raise NotStratified(
                 f"{count} stratified folds need {count} rows of each class; class {rare} has {members.min()}. "
                 "Use fewer folds, or pass cv=sklearn.model_selection.KFold(...)."
             )

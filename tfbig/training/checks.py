@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tfbig.backend import keras
-from tfbig.data.checking import check_array, check_pair, is_stream, rows_fit
+from tfbig.data.checking import check_array, check_pair, is_stream, row_count, rows_fit
 from tfbig.errors import InvalidData, InvalidModel, InvalidOption
 from tfbig.training.objectives import fit_targets, infer_task
 
@@ -79,14 +79,33 @@ def class_weight(given: Any, weights: Any, task: str | None, y: np.ndarray) -> d
     return dict(given)
 
 
-def fits_input(model: Any, x: np.ndarray) -> None:
-    """Raises `InvalidModel` when a built model with one input takes rows of another shape."""
+def fits_input(model: Any, x: Any) -> None:
+    """Raises `InvalidModel` when a built model takes rows of another shape, or inputs of other names."""
+    if isinstance(x, Mapping):
+        _fits_inputs(model, x)
+        return
     shape = getattr(model, "input_shape", None) if model.built else None
     # Built by its first batch, or with several inputs: Keras checks those itself.
     if isinstance(shape, tuple) and not rows_fit(shape[1:], x):
         raise InvalidModel(
             f"The model {model.name!r} takes rows of shape {shape[1:]}; x has rows of shape {x.shape[1:]}."
         )
+
+
+def _fits_inputs(model: Any, x: Mapping[str, np.ndarray]) -> None:
+    shapes = {tensor.name: tensor.shape[1:] for tensor in getattr(model, "inputs", None) or ()}
+    if not shapes:
+        return  # a subclassed model, whose `call` knows what it takes
+    if isinstance(getattr(model, "input", None), dict):
+        shapes = {name: tensor.shape[1:] for name, tensor in model.input.items()}
+    if set(shapes) != set(x):
+        raise InvalidModel(f"The model {model.name!r} has the inputs {sorted(shapes)}; x names {sorted(x)}.")
+    for name, shape in shapes.items():
+        if not rows_fit(shape, x[name]):
+            raise InvalidModel(
+                f"The input {name!r} of {model.name!r} takes rows of shape {tuple(shape)}; x[{name!r}] has rows of "
+                f"shape {x[name].shape[1:]}."
+            )
 
 
 def validation(data: Any, model: Any, task: str | None) -> Any:
@@ -107,7 +126,7 @@ def validation(data: Any, model: Any, task: str | None) -> Any:
     if task is not None:
         infer_task(model, y)  # raises where y is of another shape than the model's outputs
         y = fit_targets(task, model, y)
-    return (x, y, *(sample_weight(weights, len(x)) for weights in data[2:]))
+    return (x, y, *(sample_weight(weights, row_count(x)) for weights in data[2:]))
 
 
 def metric_names(metrics: Any) -> None:

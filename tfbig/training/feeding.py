@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tfbig.backend import tf
+from tfbig.backend import keras, tf
 from tfbig.data.mapped import from_file
 from tfbig.data.row_reading import read_rows
 from tfbig.training.order import epoch_order
@@ -28,7 +28,7 @@ class Feed:
 
     def __init__(
         self,
-        x: np.ndarray,
+        x: Any,
         y: np.ndarray,
         weight: np.ndarray | None,
         *,
@@ -39,23 +39,24 @@ class Feed:
         """Takes checked arrays of equal length. Arrays mapped from files, or larger than 1 GiB, stay where they are.
 
         Args:
-            x: Inputs of shape (rows, ...).
+            x: Inputs of shape (rows, ...), or a dict of such arrays.
             y: Targets of shape (rows, ...).
             weight: Weights of shape (rows,), or None.
             batch_size: Rows of a gradient step.
             seed: Decides every epoch's order.
             shuffle: Whether rows are shuffled in each epoch.
         """
-        self._arrays = [array for array in (x, y, weight) if array is not None]
-        self.rows, self.batch_size = len(x), batch_size
+        self._data = (x, y) if weight is None else (x, y, weight)
+        arrays = keras.tree.flatten(self._data)
+        self.rows, self.batch_size = len(y), batch_size
         self.steps = -(-self.rows // batch_size)
         self._seed, self._shuffle = seed, shuffle
-        size = sum(array.nbytes for array in self._arrays)
-        self._resident: tuple[Any, ...] | None = None
+        size = sum(array.nbytes for array in arrays)
+        self._resident: Any = None
         self.most_steps: int | None = None
-        if size <= _IN_MEMORY_BYTES and not any(map(from_file, self._arrays)):
+        if size <= _IN_MEMORY_BYTES and not any(map(from_file, arrays)):
             with tf.device("CPU:0"):
-                self._resident = tuple(tf.constant(array) for array in self._arrays)
+                self._resident = keras.tree.map_structure(tf.constant, self._data)
         else:
             self.most_steps = max(1, _CHUNK_BYTES * self.rows // (size * batch_size))
             self._reader = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="tfbig-feed")
@@ -77,13 +78,14 @@ class Feed:
         if stop < self.rows:  # while this is trained on
             following = (stop, min(self.rows, 2 * stop - start))
             self._ahead = (*following, self._reader.submit(self._read, *following))
-        return data, tf.range(tf.shape(data[0])[0], dtype=tf.int64)
+        return data, tf.range(tf.shape(data[1])[0], dtype=tf.int64)
 
     def specs(self) -> tuple[Any, ...]:
         """Returns the shape and dtype of one batch's (x, y, weight)."""
-        shapes = [(min(self.batch_size, self.rows), *array.shape[1:]) for array in self._arrays]
-        dtypes = [_trained_dtype(array) for array in self._arrays]
-        return tuple(tf.TensorSpec(*pair) for pair in zip(shapes, dtypes, strict=True))
+        rows = min(self.batch_size, self.rows)
+        return keras.tree.map_structure(
+            lambda array: tf.TensorSpec((rows, *array.shape[1:]), _trained_dtype(array)), self._data
+        )
 
     def close(self) -> None:
         """Lets go of the data."""
@@ -91,12 +93,12 @@ class Feed:
         if self.most_steps is not None:
             self._reader.shutdown(cancel_futures=True)
 
-    def _read(self, start: int, stop: int) -> tuple[Any, ...]:
+    def _read(self, start: int, stop: int) -> Any:
         rows = self._order[start:stop]
         with tf.device("CPU:0"):
-            return tuple(
-                tf.constant(read_rows(array, rows).astype(_trained_dtype(array), copy=False))
-                for array in self._arrays
+            return keras.tree.map_structure(
+                lambda array: tf.constant(read_rows(array, rows).astype(_trained_dtype(array), copy=False)),
+                self._data,
             )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tfbig.backend.seeds import reseed, seeded
-from tfbig.data.checking import check_pair, is_stream
+from tfbig.data.checking import check_pair, is_stream, row_count
 from tfbig.options import checked, positive_int
 from tfbig.training import checks
 from tfbig.training.building import build_model, is_builder
@@ -60,8 +60,8 @@ def fit(
     Args:
         model: A `keras.Model`, trained in place, or a builder: a function of nothing, of (x) or of (x, y) that
             returns one.
-        x: Inputs of shape (rows, ...): an array, lists, pandas. Or a stream of batches: `tf.data.Dataset`,
-            `keras.utils.PyDataset`, a generator.
+        x: Inputs of shape (rows, ...): an array, lists, pandas; a dict of these by name for a model of several
+            inputs. Or a stream of batches: `tf.data.Dataset`, `keras.utils.PyDataset`, a generator.
         y: Targets: whole-number labels or values of shape (rows,), or (rows, outputs). None for a stream.
         strategy: Devices and machines, as in `tfbig.strategy`: "auto" takes all GPUs, and the workers of TF_CONFIG
             or Slurm. A model is made again on them and gets its weights back; a builder is called in their scope.
@@ -121,7 +121,7 @@ def fit(
     chosen = find_strategy(strategy)
     if not streaming:
         x, y = check_pair(x, y)
-        sample_weight = checks.sample_weight(sample_weight, len(x))
+        sample_weight = checks.sample_weight(sample_weight, row_count(x))
     with seeded(seed), told_of_lost_workers(chosen):
         twin = None
         if is_builder(model):
@@ -141,7 +141,7 @@ def fit(
             class_weight = checks.class_weight(class_weight, sample_weight, task, y)
             validation_data = checks.validation(validation_data, model, task)
             weight, class_weight = weights_of_rows(y, sample_weight, class_weight), None
-        steps = stream_steps(x) if streaming else -(-len(x) // batch_size)
+        steps = stream_steps(x) if streaming else -(-row_count(x) // batch_size)
         callbacks += set_learning_rate(model, learning_rate, steps, epochs, validation_data is not None)
         accumulate(model, gradient_accumulation)
         reseed(model, seed)

@@ -91,7 +91,7 @@ def _described(data: Any) -> Any:
     if data is None:
         return None
     if isinstance(data, tuple):
-        return fingerprint(*data)
+        return fingerprint(*keras.tree.flatten(data))
     return str(getattr(data, "element_spec", type(data).__name__))
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from tfbig.backend import keras
+from tfbig.backend.internals import settings_of
 from tfbig.errors import InvalidOption, unknown_choice
 
 # What the field calls an optimizer of its own and Keras an argument of SGD.
@@ -40,7 +41,7 @@ def get_optimizer(optimizer: Any, learning_rate: Any = None) -> Any:
         raise InvalidOption(f"optimizer must be a name or a keras.optimizers.Optimizer; got {optimizer!r}.")
     if learning_rate is not None:
         return _at_another_rate(optimizer, learning_rate)
-    return optimizer.__class__.from_config(optimizer.get_config()) if optimizer.built else optimizer
+    return optimizer.__class__.from_config(settings_of(optimizer)) if optimizer.built else optimizer
 
 
 def optimizer_names() -> dict[str, type]:
@@ -67,4 +68,4 @@ def _at_another_rate(optimizer: Any, learning_rate: Any) -> Any:
             _at_another_rate(optimizer.inner_optimizer, learning_rate)
         )
         return kind.from_config(config)
-    return kind.from_config({**optimizer.get_config(), "learning_rate": learning_rate})
+    return kind.from_config({**settings_of(optimizer), "learning_rate": learning_rate})

@@ -6,7 +6,7 @@ from typing import Any
 
 from tfbig.backend import keras
 from tfbig.backend.distribution import compile_arguments
-from tfbig.backend.internals import every_layer
+from tfbig.backend.internals import every_layer, settings_of
 from tfbig.errors import InvalidModel
 from tfbig.training.agreement import take_from_chief
 from tfbig.training.global_loss import GlobalLoss
@@ -111,7 +111,7 @@ def _compile_for_replicas(model: Any, arguments: dict[str, Any], synchronized: b
 def fresh_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
     """What to compile another model with: its optimizer and metrics hold variables, so it needs its own."""
     fresh = {name: _fresh_metrics(arguments[name]) for name in ("metrics", "weighted_metrics")}
-    return {**arguments, **fresh, "optimizer": _fresh(keras.optimizers.get(arguments["optimizer"]))}
+    return {**arguments, **fresh, "optimizer": _fresh_optimizer(arguments["optimizer"])}
 
 
 def carry(sources: list[Any], targets: list[Any]) -> None:
@@ -132,8 +132,9 @@ def _uncompiled(model: Any) -> Iterator[None]:
         model.compiled = compiled
 
 
-def _fresh(thing: Any) -> Any:
-    return type(thing).from_config(thing.get_config())
+def _fresh_optimizer(identifier: Any) -> Any:
+    optimizer = keras.optimizers.get(identifier)
+    return type(optimizer).from_config(settings_of(optimizer))
 
 
 def _fresh_metrics(metrics: Any) -> Any:
@@ -142,4 +143,5 @@ def _fresh_metrics(metrics: Any) -> Any:
         return [_fresh_metrics(metric) for metric in metrics]
     if isinstance(metrics, dict):
         return {name: _fresh_metrics(metric) for name, metric in metrics.items()}
-    return _fresh(metrics) if isinstance(metrics, keras.metrics.Metric) else metrics
+    is_metric = isinstance(metrics, keras.metrics.Metric)
+    return type(metrics).from_config(metrics.get_config()) if is_metric else metrics

@@ -31,7 +31,7 @@ class Session:
     """What a training is made of, checked; `train` does it.
 
     Attributes:
-        x: Inputs as an array, or a stream of batches.
+        x: Inputs as an array or a dict of arrays, or a stream of batches.
         y: Targets; None for a stream.
         weight: Weight of each row, or None.
         validation: (x, y) or (x, y, weight) of arrays, a stream, or None.
@@ -72,7 +72,7 @@ class Session:
 
     def train(self, model: Any, strategy: Any, twin: Any) -> Run:
         """Trains the model; `twin` is the same model made in the strategy's scope, or None."""
-        run = Run(examples=None if self.y is None else len(self.x), strategy=describe(strategy))
+        run = Run(examples=None if self.y is None else len(self.y), strategy=describe(strategy))
         if strategy is None and (model.run_eagerly or has_own_rules(model)):
             asked = {name: getattr(self, name) for name in ("checkpoint_dir", "precision", "rematerialize")}
             refused = [name for name, value in asked.items() if value not in (None, False)]
@@ -101,7 +101,7 @@ class Session:
 
     def _by_keras(self, model: Any, run: Run) -> None:
         """A model with rules of its own, or one that runs eagerly to be looked at, trains as in Keras."""
-        steps = None if self.y is None else -(-len(self.x) // (self.batch_size or 1))
+        steps = None if self.y is None else -(-len(self.y) // (self.batch_size or 1))
         with steps_together(model, choose_steps(self.steps_per_execution, steps, self.callbacks)):
             model.fit(
                 self.x,
