@@ -416,11 +416,61 @@ REASONS = {
 }
 
 
+class Noisy(L.Layer):
+    """Draws from TensorFlow's hidden generator, where Keras's own layers have seeds."""
+
+    def call(self, x):
+        return x + tf.random.normal(tf.shape(x))
+
+
+class Offset(L.Layer):
+    """A layer without get_config, which holds an array."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.values = values
+
+    def get_config(self):
+        raise NotImplementedError
+
+    def call(self, x):
+        return x + self.values
+
+
+def trained_before():
+    model = plain()
+    model.compile("adam", LOSS(from_logits=True))
+    model.fit(FEATURES, Y, epochs=1, verbose=0)
+    return model
+
+
+REASONS |= {
+    "hidden random numbers": (lambda: with_layer(Noisy()), {}, "random numbers that are no fold's own"),
+    "no config": (
+        lambda x_train: with_layer(Offset(x_train.mean(axis=0))),
+        {},
+        r"the builder makes fold 1 differ \(offset.*values: other numbers",
+    ),
+    "a trained model": (trained_before, {"loss": None}, "the builder's model was trained before"),
+    "rarity of words": (
+        lambda x_train: keras.Sequential(
+            [
+                keras.Input((6,), dtype="int32"),
+                adapted(L.IntegerLookup(output_mode="tf_idf", max_tokens=5), np.abs(x_train).astype(int) % 3),
+                L.Dense(3),
+            ]
+        ),
+        {"x": np.abs(FEATURES).astype(np.int32) % 3},
+        r"the builder makes fold 1 differ",
+    ),
+}
+
+
 @pytest.mark.parametrize("name", REASONS)
 def test_what_cannot_train_together_is_fitted_one_after_another_and_said(name):
     build, options, message = REASONS[name]
     Doubled.shared = keras.Variable(1.0, trainable=False)
-    result, _ = run(build, "together", x=FEATURES, epochs=1, **options)
+    result, _ = run(build, "together", **{"x": FEATURES, "epochs": 1, **options})
     assert result.mode == "sequential"
     assert re.search(message, result.fallback), result.fallback
     assert result.fallback in result.summary()
@@ -440,3 +490,102 @@ def test_a_fold_whose_layers_hold_other_numbers_computes_with_its_own():
         np.testing.assert_allclose(
             result.predictions[test], np.asarray(alone.model(FEATURES[test])), atol=1e-4
         )
+
+
+@pytest.mark.parametrize("folds", ["together", "sequential"])
+def test_averages_of_the_weights_are_what_a_fold_ends_with_as_in_fit(folds):
+    def average():
+        return keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.7)
+
+    result, weights = run(plain, folds, optimizer=average(), shuffle=False)
+    assert result.mode == folds
+    for fold in range(3):
+        alone = fitted(fold, optimizer=average())
+        raw = fitted(fold, optimizer=keras.optimizers.SGD(0.5))
+        for a, b in zip(weights[fold], alone.model.get_weights(), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+        assert not np.allclose(weights[fold][0], raw.model.get_weights()[0], rtol=0, atol=1e-3)
+
+
+PACES = {
+    "a rate": {"learning_rate": 0.02},
+    "a schedule over the training": {"learning_rate": "one_cycle"},
+    "a plateau": {"learning_rate": "plateau", "epochs": 7},
+    "accumulation": {"gradient_accumulation": 2},
+}
+
+
+@pytest.mark.parametrize("name", PACES)
+def test_rates_by_name_and_accumulation_are_those_of_fit(name):
+    # 28 training rows each: a schedule over the training has one length for all folds.
+    pairs = [(np.roll(np.arange(ROWS), 5 * k)[:28], np.roll(np.arange(ROWS), 5 * k)[28:]) for k in range(3)]
+    options = {"optimizer": "sgd", "shuffle": False, **PACES[name]}
+    result, weights = run(plain, "together", cv=pairs, **options)
+    assert (result.mode, result.fallback) == ("together", None)
+    for fold, (train, _) in enumerate(pairs):
+        given = {"epochs": 2, "batch_size": 8, "loss": LOSS(from_logits=True), "verbose": 0, **options}
+        alone = tfbig.fit(plain, FEATURES[train], Y[train], seed=fold_seed(0, fold), **given)
+        for a, b in zip(weights[fold], alone.model.get_weights(), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+        assert list(result.histories[fold]) == list(alone.history)
+
+
+def test_folds_of_unequal_size_have_schedules_of_their_own_length():
+    result, _ = run(plain, "together", learning_rate="cosine", optimizer="sgd")
+    assert "learning_rate.decay_steps" in result.fallback.replace("config.", "")
+    assert all(len(history["loss"]) == 2 for history in result.histories)
+
+
+class Halving(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule of the user's own, which nobody registered with Keras."""
+
+    def __call__(self, step):
+        return 0.1 * 0.5 ** keras.ops.cast(step, "float32")
+
+    def get_config(self):
+        return {}
+
+
+@pytest.mark.parametrize("folds", ["together", "sequential"])
+def test_a_schedule_of_the_users_own(folds):
+    result, weights = run(plain, folds, optimizer=keras.optimizers.SGD(Halving()), shuffle=False)
+    assert result.mode == folds
+    alone = fitted(0, optimizer=keras.optimizers.SGD(Halving()))
+    for a, b in zip(weights[0], alone.model.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+
+
+def test_several_inputs_go_the_slow_way_too(tmp_path):
+    def build():
+        left, right = keras.Input((6,), name="left"), keras.Input((3, 4), name="right")
+        return keras.Model([left, right], L.Dense(3)(L.concatenate([left, L.Flatten()(right)])))
+
+    x, log = {"left": FEATURES, "right": SERIES}, keras.callbacks.CSVLogger(tmp_path / "log.csv")
+    slow, _ = run(build, "together", x=x, optimizer="sgd", callbacks=log, shuffle=False)
+    fast, _ = run(build, "sequential", x=x, optimizer="sgd", shuffle=False)
+    assert "CSVLogger may change the model" in slow.fallback
+    np.testing.assert_allclose(slow.predictions, fast.predictions, atol=1e-5)
+
+
+def test_each_fold_has_callbacks_and_checkpoints_of_its_own(tmp_path):
+    best = keras.callbacks.ModelCheckpoint(
+        tmp_path / "best.keras", monitor="loss", save_best_only=True, initial_value_threshold=1e9
+    )
+    scores, kept = [], []
+
+    def finish(model, x_train, y_train):
+        kept.append(keras.models.load_model(tmp_path / "best.keras"))
+        scores.append((kept[-1].get_weights(), model.get_weights()))
+        return kept[-1]
+
+    options = {"cv": UNEQUAL, "epochs": 3, "batch_size": 8, "seed": 0, "loss": LOSS(from_logits=True)}
+    options |= {"optimizer": keras.optimizers.SGD(0.01), "callbacks": best, "finish": finish}
+    result = tfbig.cross_validate(plain, FEATURES, Y, checkpoint_dir=tmp_path / "checkpoints", **options)
+    for saved, last in scores:  # the loss went down, so the best epoch is the last
+        for a, b in zip(saved, last, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert sorted(folder.name for folder in (tmp_path / "checkpoints").iterdir()) == [
+        f"fold-{k}" for k in range(3)
+    ]
+    again = tfbig.cross_validate(plain, FEATURES, Y, checkpoint_dir=tmp_path / "checkpoints", **options)
+    assert again.histories == result.histories

@@ -115,7 +115,9 @@ class FoldCollection:
             for k, scored in self._scored.items()
             if getattr(scored, kind) is not None
         }
-        names = list(dict.fromkeys(name for k in numbers if k in by_fold for name in by_fold[k]))
+        # Where nothing could be finished, its scores are named as those of the models are.
+        named = by_fold or {k: scored.held_out or {} for k, scored in self._scored.items()}
+        names = list(dict.fromkeys(name for k in numbers if k in named for name in named[k]))
 
         def value(fold: int, name: str) -> float:
             if fold not in by_fold:
