@@ -1,3 +1,4 @@
+import concurrent.futures
 import random
 
 import numpy as np
@@ -132,3 +133,15 @@ def test_reseed_with_no_seed_changes_nothing():
     before = [variable.numpy().tolist() for variable in model.non_trainable_variables]
     reseed(model, None)
     assert [variable.numpy().tolist() for variable in model.non_trainable_variables] == before
+
+
+def test_in_a_thread_the_seeds_of_layers_are_the_same_whatever_other_threads_draw():
+    def first_weights():
+        with seeded(5):
+            random.random()  # somebody else's draw
+            return keras.layers.Dense(3).kernel_initializer((2, 3)).numpy()
+
+    with seeded(5):
+        expected = keras.layers.Dense(3).kernel_initializer((2, 3)).numpy()
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        np.testing.assert_array_equal(threads.submit(first_weights).result(), expected)

@@ -5,6 +5,7 @@ moves.
 """
 
 import contextlib
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +26,22 @@ def keras_seed_state() -> Iterator[None]:
     finally:
         for name, value in state.items():
             global_state.set_global_attribute(name, value)
+
+
+@contextlib.contextmanager
+def keras_seeds_from(generator: random.Random) -> Iterator[None]:
+    """Lets the seeds of layers and initializers made in the block come from `generator`.
+
+    Keras draws them from Python's own generator, which every thread of the process shares.
+    """
+    from keras.src.random import seed_generator
+
+    before = seed_generator.python_random
+    seed_generator.python_random = generator
+    try:
+        yield
+    finally:
+        seed_generator.python_random = before
 
 
 @contextlib.contextmanager

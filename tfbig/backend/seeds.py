@@ -2,13 +2,14 @@
 
 import contextlib
 import random
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from tfbig.backend import keras
-from tfbig.backend.internals import keras_seed_state, tensorflow_seed_state
+from tfbig.backend.internals import keras_seed_state, keras_seeds_from, tensorflow_seed_state
 from tfbig.errors import InvalidOption
 from tfbig.options import positive_int
 
@@ -41,13 +42,24 @@ def seeded(seed: int | None) -> Iterator[None]:
     if positive_int("seed", seed, minimum=0) >= 2**32:
         raise InvalidOption(f"seed must be below 2**32, NumPy's limit; got {seed!r}.")
     python_state, numpy_state = random.getstate(), np.random.get_state()
-    with keras_seed_state(), tensorflow_seed_state():
+    with keras_seed_state(), tensorflow_seed_state(), _undisturbed(int(seed)):
         try:
             keras.utils.set_random_seed(int(seed))
             yield
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)
+
+
+def _undisturbed(seed: int) -> contextlib.AbstractContextManager[None]:
+    """Outside the main thread, the same seeds from a generator that no other thread draws from.
+
+    There somebody else runs the process, as Dask does in its workers, whose event loop draws random numbers too:
+    one of them between the seeding and a layer's making, and the layer has other weights.
+    """
+    if threading.current_thread() is threading.main_thread():
+        return contextlib.nullcontext()
+    return keras_seeds_from(random.Random(seed))
 
 
 def reseed(model: Any, seed: int | None) -> None:
