@@ -279,7 +279,7 @@ def test_memory_decides_how_many_folds_train_side_by_side(monkeypatch):
         lambda *a: asked.append(fold_plan.folds_side_by_side(*a)) or asked[-1],
     )
     # Three folds of two at a time: the second group is filled up, and traced no second time.
-    each = fold_plan.bytes_per_fold(built(plain), 8)
+    each = fold_plan.bytes_per_fold(built(plain), FEATURES, 8, 0)
     two, at_two = run(plain, "together", max_memory=int(2.5 * each))
     three, at_three = run(plain, "together")
     assert asked == [2, 3]
@@ -298,10 +298,44 @@ def built(build):
     return model
 
 
-def test_the_estimate_counts_weights_and_outputs():
-    model = built(plain)
-    weights, outputs = 6 * 5 + 5 + 5 * 3 + 3, 6 + 5 + 3
-    assert fold_plan.bytes_per_fold(model, 8) == 4 * (6 * weights + 3 * 8 * outputs)
+def watching():
+    """Attention whose scores, 2 heads × 64 × 64, outweigh all else; inside a layer of the user's own."""
+
+    class Own(L.Layer):
+        def __init__(self):
+            super().__init__()
+            self.attention = L.MultiHeadAttention(2, 4)
+
+        def build(self, shape):
+            self.attention.build(shape, shape)
+
+        def call(self, x):
+            return self.attention(x, x)
+
+    return keras.Sequential([keras.Input((64, 4)), Own(), L.GlobalAveragePooling1D(), L.Dense(3)])
+
+
+def both_ways():
+    return keras.Sequential([keras.Input((None, 4)), L.Bidirectional(L.LSTM(5)), L.Dense(3)])
+
+
+@pytest.mark.parametrize(
+    ("build", "shape", "values"),
+    [
+        pytest.param(plain, (6,), 5 + 3, id="outputs"),
+        pytest.param(watching, (64, 4), 2 * 64 * 64, id="scores inside a layer"),
+        pytest.param(both_ways, (50, 4), 2 * 50 * 4 * 5, id="gates of a loop of unknown length"),
+    ],
+)
+def test_the_estimate_counts_what_a_step_computes(build, shape, values):
+    model = built(build)
+    weights = 12 * 4 * sum(int(np.prod(v.shape)) for v in model.variables)
+    for batch in (8, 16):
+        rows = np.zeros((20, *shape), np.float32)
+        estimate = fold_plan.bytes_per_fold(model, rows, batch)
+        # What else there is, such as the inputs of an activation, is of the same order.
+        assert 1 <= (estimate - weights) / (4 * batch * values) < 5
+    assert fold_plan.bytes_per_fold(model, rows, 99) == fold_plan.bytes_per_fold(model, rows, 20)
 
 
 def test_dicts_of_inputs_are_cross_validated():

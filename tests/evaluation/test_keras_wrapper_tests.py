@@ -18,11 +18,18 @@ def dynamic_model(x_train, outputs, task, activation="softmax", layers=(10,)):
     """A small network whose head and loss follow from the data, as in Keras's tests; trained by RMSprop."""
     # Two classes have one output between them here: a softmax over one output would always be 1.
     head = activation if outputs > 1 or activation == "linear" else "sigmoid"
-    stack = [keras.Input(x_train.shape[1:]), *(keras.layers.Dense(size, activation="relu") for size in layers)]
+    stack = [
+        keras.Input(x_train.shape[1:]),
+        *(keras.layers.Dense(size, activation="relu") for size in layers),
+    ]
     model = keras.Sequential(
         [*stack, keras.layers.Dense(outputs, activation="linear" if task == "regression" else head)]
     )
-    loss = {"regression": "mse", "binary": "binary_crossentropy", "multiclass": "sparse_categorical_crossentropy"}
+    loss = {
+        "regression": "mse",
+        "binary": "binary_crossentropy",
+        "multiclass": "sparse_categorical_crossentropy",
+    }
     if task == "binary" and head == "linear":
         loss["binary"] = keras.losses.BinaryCrossentropy(from_logits=True)
     model.compile("rmsprop", loss.get(task, "binary_crossentropy"))

@@ -28,6 +28,33 @@ def mirrored_strategy(devices: tuple[str, ...]) -> Any:
     return type("MirroredStrategy", (tf.distribute.MirroredStrategy,), base)(list(devices))
 
 
+def pipeline_stages(stream: Any) -> Iterator[Any]:
+    """Yields a `tf.data.Dataset` and all datasets that it is made of; nothing for anything else.
+
+    Publicly a dataset does not say what it was made of.
+    """
+    if not isinstance(stream, tf.data.Dataset):
+        return
+    yield stream
+    for part in stream._inputs():
+        yield from pipeline_stages(part)
+
+
+def shuffles_of(stream: Any) -> list[tuple[bool, bool]]:
+    """Returns, for each `shuffle` in a `tf.data.Dataset`, whether it has a seed and whether each iteration differs.
+
+    Publicly nothing tells; only the type's name does, which is no public one either.
+    """
+    return [
+        (
+            bool(int(stage._seed) or int(stage._seed2)),
+            stage._reshuffle_each_iteration is not False,
+        )
+        for stage in pipeline_stages(stream)
+        if type(stage).__name__ == "_ShuffleDataset"
+    ]
+
+
 def build_for(model: Any, batch: Any) -> None:
     """Makes every variable that training will need: of the model, its loss, metrics and optimizer.
 
@@ -80,6 +107,14 @@ def compile_arguments(model: Any) -> dict[str, Any]:
     Publicly they come serialized only, which functions do not survive.
     """
     return dict(model._compile_config.config)
+
+
+def note_compiled_with(model: Any, **arguments: Any) -> None:
+    """Has a saved model say that it was compiled with these arguments instead of those it really was.
+
+    What `compile` is given is also what `save` writes down, and publicly the two cannot differ.
+    """
+    model._compile_config.config.update(arguments)
 
 
 def as_loss(identifier: Any) -> Any:

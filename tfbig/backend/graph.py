@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tfbig.backend import keras
+from tfbig.backend import keras, tf
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,33 @@ def graph_as_found(model: Any) -> Iterator[None]:
     finally:
         for known, length in lengths:
             del known[length:]
+
+
+def bytes_computed(function: Callable[..., Any], *specs: Any) -> int:
+    """Returns the bytes of all that a function computes, if nothing were let go before its end; it is traced, not run.
+
+    Views of what is there already do not count, nor do constants and variables; of loops only the outcome.
+
+    Args:
+        function: Of tensors.
+        *specs: Its arguments as `tf.TensorSpec`s of known shape, nested as it takes them.
+    """
+    graph = tf.function(function, autograph=False).get_concrete_function(*specs).graph
+    outputs = [t for op in graph.get_operations() if op.type not in _NOT_COMPUTED for t in op.outputs]
+    known = [t for t in outputs if t.shape.is_fully_defined() and t.dtype not in (tf.resource, tf.variant)]
+    return sum(t.shape.num_elements() * t.dtype.size for t in known)
+
+
+_NOT_COMPUTED = {
+    "Const",
+    "Identity",
+    "IdentityN",
+    "Placeholder",
+    "ReadVariableOp",
+    "Reshape",
+    "Squeeze",
+    "ExpandDims",
+}
 
 
 def stateful_random_ops(graph: Any) -> list[str]:

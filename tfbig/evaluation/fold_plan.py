@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from tfbig.backend import keras, tf
+from tfbig.backend.graph import bytes_computed
 from tfbig.backend.stateless_optimizer import unsuitable
+from tfbig.data.checking import row_count
 from tfbig.evaluation.fold_callbacks import unknown_callback
 from tfbig.evaluation.fold_engine import FoldEngine, stacked
 from tfbig.evaluation.fold_models import all_layers, constants_of
@@ -69,28 +71,42 @@ def reason_against(model: Any, fit_options: Mapping[str, Any], callbacks: Sequen
     return None
 
 
-def bytes_per_fold(model: Any, batch_size: int, validation: bool = False) -> int:
+def bytes_per_fold(model: Any, x: Any, batch_size: int, held_out: int = 0) -> int:
     """Returns an estimate of the memory that one fold's training takes.
 
-    Weights count six times: old and new value, gradient, and up to three of the optimizer's. Every layer's output
-    counts three times: the value, its gradient and what is kept for it; recurrent layers for each time step.
+    Weights count twelve times: those of the fold's model, and in the step the old and new values of weights and of
+    the optimizer's, their gradients, and stacks of them. What the step computes on its way forward counts once: it
+    is seen by tracing, and while it is let go on the way back, gradients take its place. For 2 to 8 folds of an MLP,
+    a convolutional, a recurrent and an attention model the process grew by 0.5 to 1.1 times as much.
+
+    Args:
+        model: A built, compiled model; nothing of it is run.
+        x: Inputs, an array or a dict of them, whose rows say how large a batch is.
+        batch_size: Rows of a batch.
+        held_out: Rows of validation data, which are measured a batch at a time.
     """
     weights = sum(int(np.prod(v.shape)) * 4 for v in model.variables)
-    outputs = 0
-    for layer in all_layers(model):
-        if isinstance(layer, keras.Model):
-            continue  # its layers count
-        try:
-            shapes = [tensor.shape for tensor in keras.tree.flatten(layer.output)]
-            inputs = [tensor.shape for tensor in keras.tree.flatten(layer.input)]
-        except (AttributeError, ValueError):
-            continue  # inside another layer, or called several times
-        steps = inputs[0][1] or 1 if isinstance(layer, keras.layers.RNN) else 1
-        gates = 8 if isinstance(layer, keras.layers.RNN) else 1
-        outputs += sum(int(np.prod([n or 1 for n in shape[1:]])) for shape in shapes) * steps * gates
-    if not outputs:  # a model whose layers do not say
-        outputs = weights // 4
-    return 6 * weights + 3 * 4 * outputs * batch_size
+    rows = min(batch_size, row_count(x))
+    specs = keras.tree.map_structure(lambda a: tf.TensorSpec((rows, *a.shape[1:]), a.dtype), x)
+
+    def forward(batch: Any) -> Any:
+        with keras.StatelessScope(collect_losses=True):  # what is traced here writes to no variable
+            return model(batch)
+
+    longest = max(max(a.shape[1:], default=1) for a in keras.tree.flatten(x))
+    outputs = bytes_computed(forward, specs) + rows * 4 * sum(
+        _recurrent_values(layer, longest) for layer in all_layers(model)
+    )
+    return 12 * weights + outputs + bool(held_out) * outputs // 2
+
+
+def _recurrent_values(layer: Any, longest: int) -> int:
+    """What a recurrent layer keeps of its loop, for each row: eight values for each unit of its state and time step."""
+    if not isinstance(layer, keras.layers.RNN):
+        return 0
+    shape = (layer.get_build_config() or {}).get("input_shape") or (None, None)
+    units = sum(int(np.prod(size)) for size in keras.tree.flatten(layer.state_size))
+    return 8 * units * (shape[1] or longest)
 
 
 def folds_side_by_side(folds: int, each: int, max_memory: int | None, share: float = 1.0) -> int:

@@ -149,7 +149,8 @@ class FoldRunner:
             self.fallback = "there is one fold"
         if how == "sequential" or len(folds) == 1:
             return engine(None), None
-        each = bytes_per_fold(self._first, self._schedule.batch_size)
+        held_out = 0 if validation is None else len(validation["y"])
+        each = bytes_per_fold(self._first, self._x, self._schedule.batch_size, held_out)
         width = folds_side_by_side(len(folds), each, max_memory, share)
         if width == 1:
             self.fallback = f"two folds would need about {2 * each / 2**20:.0f} MiB at once"
