@@ -18,11 +18,11 @@ def build(x_train):
 
 def finish(model, x_train, y_train):
     """What happens to a model before it is shipped; what comes back is scored on the held-out rows."""
-    thin = tfbig.prune(model, x_train, y_train, sparsity=0.5, epochs=15, batch_size=16, verbose=0)
+    thin = tfbig.prune(model, x_train, y_train, sparsity=0.5, epochs=10, batch_size=16, verbose=0)
     return tfbig.export(thin, folder / "fold.tflite", quantize="int8", calibration=x_train, overwrite=True)
 
 
-cv = tfbig.cross_validate(build, data.x, data.y, cv=5, finish=finish, epochs=30, batch_size=16, seed=0)
+cv = tfbig.cross_validate(build, data.x, data.y, cv=10, finish=finish, epochs=30, batch_size=16, seed=0)
 print(cv.summary())
 shipped = cv.finished_scores["accuracy"]
 print(f"as int8 files: accuracy {np.mean(shipped):.4f} ± {np.std(shipped, ddof=1):.4f}")

@@ -77,7 +77,7 @@ def bytes_per_fold(model: Any, x: Any, batch_size: int, held_out: int = 0) -> in
     Weights count twelve times: those of the fold's model, and in the step the old and new values of weights and of
     the optimizer's, their gradients, and stacks of them. What the step computes on its way forward counts once: it
     is seen by tracing, and while it is let go on the way back, gradients take its place. For 2 to 8 folds of an MLP,
-    a convolutional, a recurrent and an attention model the process grew by 0.5 to 1.1 times as much.
+    a convolutional, a recurrent and an attention model the process grew by 0.5 to 1.0 times as much.
 
     Args:
         model: A built, compiled model; nothing of it is run.
