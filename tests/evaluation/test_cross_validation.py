@@ -677,3 +677,39 @@ def test_verbose_tells_of_each_epoch(capsys):
         ["epoch 2/2", "mean of 2 folds:"],
     ]
     assert "loss" in lines[0]
+
+
+@pytest.mark.parametrize("folds", ["together", "sequential"])
+def test_held_out_rows_touch_neither_vocabulary_nor_calibration(folds, tmp_path):
+    """A word that only held-out rows hold is unknown; an int8 file's scales are those of the training rows."""
+    train, test = TWO_FOLDS[0]
+    fixed = np.linspace(-2, 2, 40, dtype=np.float32).reshape(10, 4)
+    answers = []
+    for poison in (0, 1e6):
+        x, vocabularies = X.copy(), []
+        x[test, 1:] += poison
+
+        def build(x_train, vocabularies=vocabularies):
+            lookup = keras.layers.IntegerLookup(output_mode="one_hot", max_tokens=80)
+            lookup.adapt(x_train[:, :1].astype(int))
+            vocabularies.append({int(word) for word in lookup.get_vocabulary() if word >= 0})
+            inputs = keras.Input((4,))
+            return keras.Model(inputs, keras.layers.Dense(3)(tfbig.normalizer(x_train)(inputs)))
+
+        def finish(model, x_train, y_train, poison=poison):
+            path = tmp_path / f"{poison:g}.tflite"
+            lite = tfbig.export(model, path, quantize="int8", calibration=x_train)
+            answers.append(lite.predict(fixed))
+            return lite
+
+        tfbig.cross_validate(
+            *(build, x, LABELS),
+            cv=[TWO_FOLDS[0]],
+            folds=folds,
+            epochs=2,
+            seed=0,
+            finish=finish,
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        )
+        assert vocabularies == [set(train)]  # the first column numbers the rows
+    np.testing.assert_array_equal(answers[0], answers[1])
