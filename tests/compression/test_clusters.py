@@ -124,6 +124,13 @@ def test_zeros_are_kept_from_5_percent_on(zeros, kept):
     assert callback._keeps_zeros(callback._find(target)[0][0]) is kept
 
 
+def test_a_kernel_of_nothing_but_zeros_is_new_and_trains(blobs):
+    layers = [keras.layers.Dense(8, activation="relu"), keras.layers.Dense(3, kernel_initializer="zeros")]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    few = cluster(model, *blobs, clusters=4, epochs=3, verbose=0)
+    assert 2 <= distinct(few)[1] <= 4
+
+
 def test_tfmots_names_are_taken(model, blobs):
     init = tfmot().clustering.keras.CentroidInitialization.DENSITY_BASED
     callback = Cluster(number_of_clusters=5, cluster_centroids_init=init, cluster_per_channel=True)
@@ -174,7 +181,7 @@ def test_centroids_train_far_beyond_what_k_means_alone_gives(digits, digits_mode
 
 def shared(kernel, count, **options):
     variable = keras.Variable(np.asarray(kernel, "float32"))
-    settings = {"init": "linear", "keep_zeros": False, "per_channel": False, "inner": None} | options
+    settings = {"init": "linear", "keep_zeros": False, "per_channel": False} | options
     constraint = SharedWeights(variable, count, **settings)
     constraint.share(variable)
     return variable, constraint

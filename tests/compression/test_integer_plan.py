@@ -79,6 +79,22 @@ def test_what_stays_in_float_and_why(body, name, reason):
     assert reason in planned(x, body(x)).in_float[name]
 
 
+def test_factors_per_channel_in_three_dimensions_stay_in_float():
+    x = keras.Input((4, 4, 4, 2))
+    plan = planned(x, L.BatchNormalization(name="norm")(L.Conv3D(3, 2, name="conv")(x)))
+    assert list(plan.in_float) == ["conv", "norm"]
+    assert "three dimensions" in plan.in_float["norm"]
+
+
+def test_what_reads_whole_numbers_stays_in_float_but_for_tables():
+    x = keras.Input((8, 8, 3), dtype="uint8")
+    plan = planned(x, L.Conv2D(3, 1, name="conv")(L.Rescaling(1 / 255, name="scale")(x)))
+    assert list(plan.in_float) == ["scale"]
+    assert "whole numbers" in plan.in_float["scale"]
+    words = keras.Input((5,), dtype="int32")
+    assert planned(words, L.Embedding(9, 4)(words)).in_float == {}
+
+
 def test_indices_and_masks_are_not_listed_as_float():
     x = keras.Input((5,), dtype="int32")
     embedded = L.Embedding(9, 4, mask_zero=True)(keras.ops.maximum(x, 0) + 1)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfbig.compression.kept import kept_of
 
@@ -43,3 +44,31 @@ def test_only_what_is_asked_for_is_kept(preserve, zeros, clusters):
     kept = kept_of(SHARED, preserve)
     assert (kept.mask is not None) is zeros
     assert (kept.clusters is not None) is clusters
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_small_kernels_keep_their_shared_values_too(seed):
+    generator = np.random.default_rng(seed)
+    values = generator.normal(size=10)
+    few = values[generator.permutation(np.arange(16) % 10)].reshape(4, 4)
+    assert kept_of(few, "auto").clusters == 10
+    thin = np.where(
+        generator.permutation(64).reshape(8, 8) < 40, 0, generator.normal(size=8)
+    )  # one value a channel
+    assert not kept_of(thin, "auto").one_codebook
+    scattered = values[:8][
+        generator.integers(0, 8, (3, 100))
+    ]  # three weights a channel hold no values of their own
+    assert kept_of(scattered, "auto").one_codebook
+    for free in (
+        generator.normal(size=(3, 3)),
+        generator.normal(size=(2, 64)),
+        generator.normal(size=(64, 2)),
+    ):
+        assert kept_of(free.astype("float32"), "auto").clusters is None
+
+
+@pytest.mark.parametrize("count", [16, 64, 256, 300, 1000])
+def test_what_half_precision_makes_equal_is_not_taken_for_shared(count):
+    free = np.random.default_rng(0).uniform(-0.1, 0.1, (count // 4, 4))
+    assert kept_of(tf.cast(tf.cast(free, "bfloat16"), "float32").numpy(), "auto").clusters is None

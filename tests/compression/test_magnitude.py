@@ -171,6 +171,32 @@ def test_training_that_stops_before_the_schedule_ends_is_said(model, blobs):
         compiled(model).fit(*blobs, epochs=10, callbacks=[tfbig.Prune(0.5), stop], verbose=0)
 
 
+@pytest.mark.parametrize("first", [0, 5, 9])
+def test_epochs_count_from_the_first_one(model, blobs, first):
+    prune = tfbig.Prune(0.75)
+    compiled(model).fit(*blobs, initial_epoch=first, epochs=10, callbacks=[prune], verbose=0)
+    assert share_of_zeros(model) == pytest.approx(0.75, abs=0.01)
+
+
+def test_no_epoch_prunes_nothing(model, blobs):
+    prune = tfbig.Prune(0.75)
+    compiled(model).fit(*blobs, initial_epoch=3, epochs=3, callbacks=[prune], verbose=0)
+    assert prune.report.overall == 0
+
+
+def test_a_frozen_layer_is_skipped_with_the_reason(model, blobs):
+    model.layers[0].trainable = False
+    before = model.layers[0].kernel.numpy()
+    report = tfbig.sparsity(tfbig.prune(model, *blobs, sparsity=0.75, epochs=3, verbose=0))
+    assert report.layers[0].sparsity == 0
+    assert "it is frozen" in report.skipped[model.layers[0].name]
+    assert [layer.asked for layer in report.layers] == [None, 0.75, 0.75]
+    model.trainable = False
+    with pytest.raises(InvalidModel, match="no kernel that trains"):
+        tfbig.prune(model, *blobs, sparsity=0.75)
+    assert np.array_equal(before, model.layers[0].kernel)
+
+
 def test_best_weights_of_an_earlier_epoch_come_back_sparse(model, blobs):
     falling = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update(score=-epoch))
     early = keras.callbacks.EarlyStopping("score", mode="max", patience=50, restore_best_weights=True)

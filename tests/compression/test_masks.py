@@ -5,6 +5,7 @@ import pytest
 import tfbig
 from tfbig.backend.pruning import tfmot
 from tfbig.compression.masks import check_pattern
+from tfbig.compression.targets import find_targets
 from tfbig.errors import InvalidModel, InvalidOption
 
 SHAPES = {"dense": (64, 32), "conv2d": (3, 3, 8, 16)}
@@ -67,6 +68,32 @@ def test_m_zeros_of_n_lie_along_the_input_channels():
     assert np.all(groups.sum(axis=3) == 2)
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape", "axis"),
+    [
+        (keras.layers.Conv2DTranspose(6, 3), (5, 5, 8), 3),
+        (keras.layers.EinsumDense("ab,cb->ac", 6), (8,), 1),
+        (keras.layers.EinsumDense("ab,bc->ac", 6), (8,), 0),
+    ],
+    ids=["Conv2DTranspose", "outputs first", "inputs first"],
+)
+def test_m_zeros_of_n_lie_along_the_input_channels_of_kernels_laid_out_otherwise(layer, shape, axis):
+    model = keras.Sequential([keras.Input(shape), layer, keras.layers.Flatten(), keras.layers.Dense(1)])
+    x = np.random.default_rng(0).normal(size=(8, *shape))
+    thin = tfbig.prune(model, x, np.zeros(8), m_by_n=(3, 4), layers=type(layer), epochs=1, verbose=0)
+    kernel = np.moveaxis(thin.layers[0].kernel.numpy(), axis, -1)
+    assert set(np.count_nonzero(kernel.reshape(-1, 4), axis=1)) == {1}
+
+
+def test_m_zeros_of_n_need_one_axis_of_input_channels():
+    layer = keras.layers.EinsumDense("abcd,cdef->abef", (None, 4, 4), name="a")
+    model = keras.Sequential([keras.Input((3, 4, 4)), layer, keras.layers.Dense(4, name="b")])
+    skipped = check_pattern((1, 1), "AVG", (2, 4), "layer").fitting(find_targets(model)[0])[1]
+    assert skipped == {
+        "a": "m_by_n runs along one axis of input channels; 'abcd,cdef->abef' has none or several"
+    }
+
+
 def test_a_global_threshold_takes_more_from_smaller_weights():
     small, large = 0.1 * weights_of("dense"), weights_of("conv2d")
     masks = check_pattern((1, 1), "AVG", None, "global").masks([small, large], 0.5)
@@ -83,6 +110,19 @@ def test_kernels_that_cannot_hold_m_of_n_are_skipped_with_the_reason(blobs):
     tfbig.fit(model, *blobs, epochs=2, callbacks=[callback], verbose=0)
     assert callback.report.skipped == {"b": "its 6 input channels do not divide by 4"}
     assert [layer.sparsity for layer in callback.report.layers] == [0.5]
+
+
+def test_the_copy_that_prune_returns_knows_what_was_asked_and_what_was_skipped(blobs):
+    stack = [keras.Input((4,)), keras.layers.Dense(6, name="a"), keras.layers.Dense(3, name="b")]
+    model = keras.Sequential(stack)
+    thin = tfbig.prune(model, *blobs, m_by_n=(2, 4), epochs=2, verbose=0)
+    report = tfbig.sparsity(thin)
+    assert report.skipped == {"b": "its 6 input channels do not divide by 4"}
+    assert [(layer.name, layer.asked, layer.sparsity) for layer in report.layers] == [
+        ("a", 0.5, 0.5),
+        ("b", None, 0.0),
+    ]
+    assert tfbig.sparsity(model).skipped == {}
 
 
 def test_prune_takes_m_by_n_scope_and_tfmots_names(blobs):

@@ -85,6 +85,16 @@ def recurrent(x):
     return L.Dense(6, activation="relu")(L.LSTM(5, name="lstm")(L.Dense(4)(x)))
 
 
+def three_dimensions(x):
+    x = L.ReLU(name="relu")(L.BatchNormalization(name="norm")(L.Conv3D(3, 2, name="conv")(x)))
+    return L.Dense(6, activation="relu")(L.Flatten()(x))
+
+
+def images_of_bytes(x):
+    x = L.Conv2D(4, 3, activation="relu")(L.Rescaling(1 / 255, name="scale")(x))
+    return L.Flatten()(x)
+
+
 # Name to body, shape of a row, and what must stay in float: the layers and the operators of the file.
 ARCHITECTURES = {
     "mlp": (mlp, (7,), {}, ()),
@@ -108,7 +118,16 @@ ARCHITECTURES = {
         {"lstm": "rounding errors"},
         ("ADD", "WHILE", "TRANSPOSE", "FILL", "STRIDED_SLICE"),
     ),
+    "three dimensions": (
+        three_dimensions,
+        (4, 4, 4, 2),
+        {"conv": "three dimensions", "norm": "three dimensions"},
+        ("CONV_3D", "ADD", "MUL"),
+    ),
+    "bytes": (images_of_bytes, (8, 8, 3), {"scale": "whole numbers"}, ("MUL",)),
 }
+# Inputs that are no floats: their type, and how many values they take.
+WHOLE = {"embedding": ("int32", 20), "bytes": ("uint8", 256)}
 
 
 @pytest.fixture(scope="session", params=ARCHITECTURES)
@@ -117,9 +136,9 @@ def case(request, tmp_path_factory):
     body, shape, in_float, float_ops = ARCHITECTURES[request.param]
     keras.utils.set_random_seed(0)
     generator = np.random.default_rng(0)
-    whole = request.param == "embedding"
-    x = generator.integers(0, 20, (128, *shape)) if whole else generator.normal(size=(128, *shape))
-    x = x.astype("int32" if whole else "float32")
+    dtype, values = WHOLE.get(request.param, ("float32", None))
+    x = generator.integers(0, values, (128, *shape)) if values else generator.normal(size=(128, *shape))
+    x = x.astype(dtype)
     model = functional(shape, body, x.dtype.name)
     for weight in model.trainable_weights:  # biases and factors too, so that none can be lost unseen
         weight.assign(weight + generator.normal(scale=0.2, size=weight.shape))

@@ -316,6 +316,43 @@ def test_bad_options_are_refused_before_training(small, monkeypatch, options, er
         tfbig.quantize_aware(model, digits.x_train, digits.y_train, **options)
 
 
+def test_a_delay_is_checked_for_streams_too():
+    model = keras.Sequential([keras.Input((4,)), L.Dense(2, name="logits")])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    x, y = np.random.default_rng(0).normal(size=(64, 4)).astype("float32"), np.arange(64) % 2
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
+    with pytest.raises(InvalidOption, match="delay=8 outlasts this training of 8 steps"):
+        tfbig.quantize_aware(model, batches, delay=8, epochs=2, verbose=0)
+    endless = batches.filter(lambda x, y: True)  # of no known length
+    with pytest.warns(
+        UserWarning, match="ended after 8 steps, before delay=8: activations were never rounded"
+    ):
+        tfbig.quantize_aware(model, endless, delay=8, epochs=2, verbose=0)
+
+
+def test_bits_of_a_frozen_layer_can_be_chosen(blobs):
+    layers = [L.Dense(8, activation="relu", name="first"), L.Dense(3, name="logits")]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    model.layers[0].trainable = False
+    rounded = tfbig.quantize_aware(model, *blobs, weight_bits={"first": 4}, epochs=1, verbose=0)
+    assert [layer.bits for layer in tfbig.quantization(rounded).layers] == [4, 8]
+    assert np.array_equal(rounded.get_layer("first").layer.kernel, model.layers[0].kernel)
+
+
+def test_shared_values_of_a_quantized_model_are_not_pruned_and_listed(blobs):
+    layers = [L.Dense(8, activation="relu", name="hidden"), L.Dense(3, name="logits")]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    few = tfbig.cluster(model, *blobs, clusters=4, layers="hidden", epochs=1, verbose=0)
+    rounded = tfbig.quantize_aware(few, *blobs, epochs=1, verbose=0)
+    prune = tfbig.Prune(0.5)
+    rounded.fit(*blobs, epochs=3, callbacks=[prune], verbose=0)
+    assert [layer.name for layer in prune.report.layers] == ["logits_kernel/logits"]
+    assert "its weights share values" in prune.report.skipped["hidden/hidden"]
+    assert (rounded.get_layer("logits_kernel").rounded_kernel().numpy() == 0).mean() >= 0.5
+    with pytest.raises(InvalidModel, match="no kernel that trains; skipped: .*prune or cluster before"):
+        rounded.fit(*blobs, callbacks=[tfbig.Prune(0.5, layers="hidden/*")], verbose=0)
+
+
 def test_another_file_than_int8_is_refused(rounded, tmp_path):
     for mode in (None, "float16", "dynamic"):
         with pytest.raises(

@@ -36,3 +36,29 @@ def test_a_model_that_is_not_built_is_refused():
         tfbig.sparsity(model)
     model(np.zeros((1, 3), "float32"))
     assert tfbig.sparsity(model).overall == 0
+
+
+def test_frozen_weights_count():
+    model = tfbig.models.mlp((4,), 2, hidden=(5,))
+    model.trainable = False
+    assert [layer.weights for layer in tfbig.sparsity(model).layers] == [20, 10]
+    assert [layer.weights for layer in tfbig.clusters(model).layers] == [20, 10]
+
+
+def test_kernels_that_were_pruned_on_request_are_measured(blobs):
+    x = np.abs(blobs[0]).astype(int)
+    layers = [
+        keras.Input((4,), dtype="int32"),
+        keras.layers.Embedding(9, 4, name="table"),
+        keras.layers.Flatten(),
+    ]
+    model = keras.Sequential([*layers, keras.layers.Dense(3, name="head")])
+    assert "table" in tfbig.sparsity(model).skipped
+    report = tfbig.sparsity(
+        tfbig.prune(model, x, blobs[1], sparsity=0.5, layers="table", epochs=2, verbose=0)
+    )
+    assert [(layer.name, layer.asked, layer.sparsity) for layer in report.layers] == [
+        ("table", 0.5, 0.5),
+        ("head", None, 0.0),
+    ]
+    assert report.skipped == {"head": "not among the layers asked for"}

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from tfbig.backend.internals import layers_inside
-from tfbig.compression.targets import find_targets
+from tfbig.compression.targets import find_targets, those_that_train
+from tfbig.errors import InvalidModel
 
 L = keras.layers
 
@@ -39,8 +40,8 @@ def names(model, layers=None):
         (L.Conv3D(3, 2, name="a"), (4, 4, 4, 1), ["a"]),
         (L.Conv1DTranspose(3, 2, name="a"), (6, 4), ["a"]),
         (L.Conv2DTranspose(3, 2, name="a"), (6, 6, 2), ["a"]),
-        (L.SeparableConv1D(3, 2, name="a"), (6, 4), ["a"]),
-        (L.SeparableConv2D(3, 2, name="a"), (6, 6, 2), ["a"]),
+        (L.SeparableConv1D(3, 2, name="a"), (6, 4), ["a/pointwise_kernel"]),
+        (L.SeparableConv2D(3, 2, name="a"), (6, 6, 2), ["a/pointwise_kernel"]),
         (L.LSTM(3, name="a"), (6, 4), ["a/lstm_cell/kernel", "a/lstm_cell/recurrent_kernel"]),
         (L.GRU(3, name="a"), (6, 4), ["a/gru_cell/kernel", "a/gru_cell/recurrent_kernel"]),
         (L.SimpleRNN(3, name="a"), (6, 4), ["a/simple_rnn_cell/kernel", "a/simple_rnn_cell/recurrent_kernel"]),
@@ -85,6 +86,47 @@ def test_some_are_taken_on_request_only(layer, shape, dtype, reason):
         targets, skipped = find_targets(model, choice)
         assert [(target.name, len(target.kernel.shape) >= 2) for target in targets] == [("a", True)]
         assert skipped == {"head": "not among the layers asked for"}
+
+
+@pytest.mark.parametrize("kind", [L.SeparableConv1D, L.SeparableConv2D])
+def test_depthwise_kernels_of_separable_layers_are_listed_and_taken_on_request(kind):
+    model = model_of(kind(3, 2, name="a"), shape=(6, 6, 2)[-kind(3, 2).rank - 1 :])
+    targets, skipped = find_targets(model)
+    assert [target.name for target in targets] == ["a/pointwise_kernel"]
+    assert "few and sensitive" in skipped["a/depthwise_kernel"]
+    targets, skipped = find_targets(model, "a")
+    assert [target.name for target in targets] == ["a/pointwise_kernel", "a/depthwise_kernel"]
+    assert targets[1].kernel is model.layers[0].depthwise_kernel
+    assert skipped == {}
+
+
+def test_frozen_layers_are_found_and_know_that_they_do_not_train():
+    model = model_of(
+        L.Dense(3, name="a"), L.BatchNormalization(name="n"), L.GRU(3, name="b"), L.Dense(2, name="c")
+    )
+    everything = names(model)
+    model.trainable = False
+    assert names(model) == everything
+    assert find_targets(model)[1] == {"n": "normalization is left alone"}
+    with pytest.raises(InvalidModel, match="no kernel that trains; skipped: .*'a': 'it is frozen"):
+        those_that_train(model, find_targets(model)[0])
+    model.trainable = True
+    model.layers[2].trainable = False
+    targets, skipped = those_that_train(model, find_targets(model)[0])
+    assert [target.name for target in targets] == ["a", "c"]
+    assert list(skipped) == ["b/gru_cell/kernel", "b/gru_cell/recurrent_kernel"]
+
+
+def test_what_was_adapted_but_never_trains_is_not_listed():
+    normalizer = L.Normalization(name="n")
+    normalizer.adapt(np.zeros((2, 4)))
+    assert find_targets(model_of(normalizer, L.Dense(3), shape=(4,)))[1] == {}
+
+
+@pytest.mark.parametrize("nothing", ["model.keras", None, np.zeros(3)])
+def test_what_is_no_model_is_refused(nothing):
+    with pytest.raises(InvalidModel, match=r"Expected a keras.Model; got (str|NoneType|ndarray)\."):
+        find_targets(nothing)
 
 
 def test_normalization_is_never_taken():

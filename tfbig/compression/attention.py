@@ -28,6 +28,8 @@ def why_not_integer(call: Call) -> str:
         return "it attends over more than one axis"
     if config.get("use_gate") or config.get("sliding_window"):
         return "gates and sliding windows are not taken apart"
+    if any(config.get(name) for name in ("activity_regularizer", "kernel_constraint", "bias_constraint")):
+        return "its constraints and activity regularizer act on its parts as they are"
     return ""
 
 
@@ -52,9 +54,16 @@ def attention_calls(call: Call, made: dict[str, Any]) -> list[tuple[Call, str]]:
         calls.append((Call(op, f"{call.name}_{part}", args, {}, (edge,)), kind))
         return edge
 
+    def project(source: Edge, part: str, features: int) -> Edge:
+        shape = (*source.shape[:2], features)
+        flat = add(made[part], part, (source,), shape, rules.KERNEL)
+        if part != "query" or made["scale"] is None:
+            return flat
+        return add(made["scale"], "query_scale", (flat,), shape, rules.AFFINE)
+
     def headed(source: Edge, part: str, size: int, order: tuple[int, ...] = (2, 1, 3)) -> Edge:
         batch, steps = source.shape[:2]
-        flat = add(made[part], part, (source,), (batch, steps, heads * size), rules.KERNEL)
+        flat = project(source, part, heads * size)
         split = (batch, steps, heads, size)
         parted = add(_L.Reshape((-1, heads, size)), f"{part}_heads", (flat,), split, rules.KEEP)
         turned = (batch, *(split[axis] for axis in order))
@@ -72,7 +81,12 @@ def attention_calls(call: Call, made: dict[str, Any]) -> list[tuple[Call, str]]:
     turned = add(_L.Permute((2, 1, 3)), "back", (context,), (batch, steps, heads, value_dim), rules.KEEP)
     joined = (batch, steps, heads * value_dim)
     flat = add(_L.Reshape((-1, heads * value_dim)), "joined", (turned,), joined, rules.KEEP)
-    calls.append((Call(made["output"], call.name, (flat,), {}, call.outputs), rules.KERNEL))
+    features = call.outputs[0].shape[2:]
+    if len(features) == 1:
+        calls.append((Call(made["output"], call.name, (flat,), {}, call.outputs), rules.KERNEL))
+        return calls
+    result = add(made["output"], "output", (flat,), (batch, steps, made["output"].units), rules.KERNEL)
+    calls.append((Call(_L.Reshape((-1, *features)), call.name, (result,), {}, call.outputs), rules.KEEP))
     return calls
 
 
@@ -84,18 +98,25 @@ def _operands(call: Call) -> tuple[Edge, Edge, Edge]:
 
 def _make(made: dict[str, Any], attention: Any, dropout: float) -> None:
     """Dense layers with the weights of the attention layer's own, whose kernels have an axis for heads."""
-    scale = 1 / np.sqrt(attention.get_config()["key_dim"])
+    config = attention.get_config()
+    scale = 1 / np.sqrt(config["key_dim"])
+    # A regularizer must see the kernel as it is; then the scale is a factor, which is folded in like a normalization.
+    regularized = bool(config["kernel_regularizer"] or config["bias_regularizer"])
+    made["scale"] = _L.Rescaling(scale) if regularized else None
     for part in ("query", "key", "value", "output"):
         inner = getattr(attention, f"{part}_dense")
         kernel = np.asarray(inner.kernel)
         # The output's kernel is (heads, size, features); the others' (features, heads, size).
         rows = kernel.shape[0] if part != "output" else int(np.prod(kernel.shape[:2]))
         weights: list[Any] = [kernel.reshape(rows, -1)]
-        if attention.get_config()["use_bias"]:
+        if config["use_bias"]:
             weights.append(np.asarray(inner.bias).reshape(-1))
-        if part == "query":  # Keras divides the queries by √key_dim: the kernel does it here
+        if (
+            part == "query" and not regularized
+        ):  # Keras divides the queries by √key_dim: the kernel does it here
             weights = [weight * scale for weight in weights]
-        made[part] = _L.Dense(weights[0].shape[1], use_bias=len(weights) == 2)
+        kept = {name: getattr(inner, name) for name in ("kernel_regularizer", "bias_regularizer")}
+        made[part] = _L.Dense(weights[0].shape[1], use_bias=len(weights) == 2, **kept)
         adopt(made[part], weights, rows)
         made[part].trainable = attention.trainable
     made["dropout"] = _L.Dropout(dropout) if dropout else None

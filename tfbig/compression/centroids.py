@@ -21,12 +21,13 @@ import numpy as np
 
 from tfbig.backend import keras, tf
 from tfbig.backend.clustering import initial_centroids
+from tfbig.compression.holding import Holding
 
 # k-means settles most of the way in a few rounds, and training moves the centroids on.
 _ROUNDS = 10
 
 
-class SharedWeights(keras.constraints.Constraint):
+class SharedWeights(Holding):
     """Holds a kernel to its centroids after each gradient step, and trains the centroids by that step.
 
     Weights are laid out in rows, one per output channel (last axis); centroids in one row for the whole kernel, or
@@ -34,9 +35,16 @@ class SharedWeights(keras.constraints.Constraint):
     """
 
     def __init__(
-        self, kernel: Any, clusters: int, init: str, keep_zeros: bool, per_channel: bool, inner: Any
+        self,
+        kernel: Any,
+        clusters: int,
+        init: str,
+        keep_zeros: bool,
+        per_channel: bool,
+        *,
+        holder: str = "Cluster",
     ):
-        """Finds the centroids of a kernel's weights. The kernel changes with `share`.
+        """Finds the centroids of a kernel's weights. The kernel changes with `share`, and its own constraint stays on.
 
         Args:
             kernel: A `keras.Variable`.
@@ -44,10 +52,9 @@ class SharedWeights(keras.constraints.Constraint):
             init: A key of `tfbig.backend.clustering.INITIALIZERS`.
             keep_zeros: Whether what is exactly 0 stays so, as one of the clusters.
             per_channel: Whether each channel has its own centroids.
-            inner: The constraint that the kernel has had so far, or None. It acts on what the optimizer made of the
-                kernel, before the weights are shared again.
+            holder: The callback that holds the kernel so, as messages name it.
         """
-        self.inner = inner
+        super().__init__(kernel.constraint, holder)
         self._shape = tuple(kernel.shape)
         self._clusters, self._keep_zeros = clusters, keep_zeros
         free = self._rows(kernel)

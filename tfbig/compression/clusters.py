@@ -10,7 +10,8 @@ from tfbig.backend import keras
 from tfbig.backend.clustering import INITIALIZERS
 from tfbig.compression.centroids import SharedWeights, most_distinct
 from tfbig.compression.copies import copy_model
-from tfbig.compression.targets import LayerChoice, Target, find_targets
+from tfbig.compression.holding import check_free, take_off_leftovers
+from tfbig.compression.targets import LayerChoice, Target, find_targets, those_that_train
 from tfbig.errors import InvalidOption, unknown_choice
 from tfbig.options import checked, positive_int
 from tfbig.records import Record
@@ -84,7 +85,8 @@ class Cluster(keras.callbacks.Callback):
 
     The model needs no wrapper and no new compile: the weights are shared inside the compiled step. When training
     ends the model is a plain Keras model again, each kernel of at most `clusters` distinct values. Training on
-    without this callback moves them apart. Among callbacks that put weights back, this one comes last.
+    without this callback moves them apart. Among callbacks that put weights back, this one comes last. A layer that is
+    frozen is skipped.
 
     Attributes:
         report: After training, a `ClusterReport`: the distinct values per kernel, what was skipped.
@@ -108,7 +110,8 @@ class Cluster(keras.callbacks.Callback):
             init: Where the values start: "kmeans++", "density", "linear" or "random", or TFMOT's
                 `CentroidInitialization`. A few rounds of k-means follow, then training.
             per_channel: Gives each output channel (last axis) its own values.
-            preserve_sparsity: Whether zeros stay zero. "auto" keeps them in kernels of at least 5% zeros.
+            preserve_sparsity: Whether zeros stay zero. "auto" keeps them in kernels of at least 5% zeros,
+                unless they hold nothing else.
             layers: Which kernels, as in `Prune`.
 
         Raises:
@@ -134,9 +137,15 @@ class Cluster(keras.callbacks.Callback):
         self.report: ClusterReport | None = None
         self._installed: list[tuple[Target, SharedWeights]] = []
 
+    def set_model(self, model: Any) -> None:
+        """Takes the model, and the constraints off it that a training which was interrupted has left."""
+        super().set_model(model)
+        take_off_leftovers(model)
+
     def on_train_begin(self, logs: Any = None) -> None:
         """Finds the kernels and puts each on its first centroids."""
         targets, self._skipped = self._find(self.model)
+        check_free([(target.name, target.kernel) for target in targets], "Cluster")
         with self.model.distribute_strategy.scope():
             for target in targets:
                 self._install(target)
@@ -161,6 +170,8 @@ class Cluster(keras.callbacks.Callback):
 
     def _find(self, model: Any) -> tuple[list[Target], dict[str, str]]:
         targets, skipped = find_targets(model, self.layers)
+        targets, still = those_that_train(model, targets)
+        skipped.update(still)
         sizes = {target.name: int(np.prod(target.kernel.shape)) for target in targets}
         if self.per_channel:
             sizes = {target.name: sizes[target.name] // target.kernel.shape[-1] for target in targets}
@@ -181,17 +192,13 @@ class Cluster(keras.callbacks.Callback):
 
     def _keeps_zeros(self, target: Target) -> bool:
         if self.preserve_sparsity == "auto":
-            return bool((target.kernel.numpy() == 0).mean() >= _SPARSE)
+            # A kernel of nothing but zeros has not been pruned: it is new, and would never move.
+            return bool(_SPARSE <= (target.kernel.numpy() == 0).mean() < 1)
         return bool(self.preserve_sparsity)
 
     def _install(self, target: Target) -> None:
-        inner = target.kernel.constraint
-        if isinstance(inner, SharedWeights):  # Left by a training that was interrupted.
-            inner = inner.inner
         keep_zeros = self._keeps_zeros(target)
-        constraint = SharedWeights(
-            target.kernel, self.clusters, self.init, keep_zeros, self.per_channel, inner
-        )
+        constraint = SharedWeights(target.kernel, self.clusters, self.init, keep_zeros, self.per_channel)
         constraint.share(target.kernel)
         target.kernel.constraint = constraint
         self._installed.append((target, constraint))

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from tfbig.backend import keras
+from tfbig.backend.distribution import compile_arguments
+from tfbig.backend.graph import graph_of
 from tfbig.errors import InvalidModel
-from tfbig.training.replicas import carry_weights
+from tfbig.training.replicas import copied, fresh_arguments
 
 
 def copy_model(model: Any, callback: str) -> Any:
@@ -15,24 +16,30 @@ def copy_model(model: Any, callback: str) -> Any:
         callback: The technique's callback, which messages name for models that cannot be copied.
 
     Raises:
-        InvalidModel: The model is subclassed, so Keras cannot make a second one of it.
+        InvalidModel: The model is subclassed, so Keras cannot make a second one of it; or a layer of the user's own
+            does not come back from its `get_config`.
     """
-    try:
-        copy = keras.models.clone_model(model)
-    except (ValueError, NotImplementedError, TypeError) as error:
+    copy = copied(model)
+    if copy is not None:
+        return copy
+    if graph_of(model) is None:
         raise InvalidModel(
-            f"The model {model.name!r} cannot be copied: {error}. Sequential and functional models can; for a "
+            f"The model {model.name!r} cannot be copied: it is subclassed. Sequential and functional models can; for a "
             f"subclassed one, train it in place with the {callback} callback."
-        ) from error
-    carry_weights(model, copy)
-    copy.trainable = model.trainable
-    for mine, theirs in zip(copy.layers, model.layers, strict=True):
-        mine.trainable = theirs.trainable
-    carry_compile_settings(model, copy)
-    return copy
+        )
+    raise InvalidModel(
+        f"The model {model.name!r} cannot be copied: a layer in it does not come back from its get_config(). It must "
+        "name all arguments of __init__; inside a nested model, decorate the class with "
+        f"@keras.saving.register_keras_serializable(). Or train the model in place with the {callback} callback."
+    )
 
 
 def carry_compile_settings(model: Any, copy: Any) -> None:
-    """Compiles the copy as the model is, with a fresh optimizer, if the model is compiled."""
+    """Compiles the copy as the model is, with a fresh optimizer, if the model is compiled.
+
+    The objects themselves are passed on: Keras's way by configuration finds no loss or metric of the user's own.
+    """
     if model.compiled:
-        copy.compile_from_config(model.get_compile_config())
+        # The optimizer that is there: Keras's `compile` may have wrapped the one that it was given.
+        arguments = {**compile_arguments(model), "optimizer": model.optimizer}
+        copy.compile(**fresh_arguments(arguments))

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 
 from tfbig.backend import keras
+from tfbig.backend.graph import graph_of
+from tfbig.backend.internals import every_layer
 from tfbig.errors import InvalidModel
 from tfbig.layers.kernels import kernel_of
 
@@ -29,13 +31,27 @@ def again(op: Any) -> Any:
         ) from error
     if isinstance(layer, keras.layers.Normalization):
         layer.finalize_state()
-    layer.trainable = op.trainable
+    carry_trainable(op, layer)
     return layer
 
 
+def carry_trainable(source: Any, layer: Any) -> None:
+    """Freezes in a second layer, and inside it, what is frozen in the first; of a model, the model itself."""
+    if not isinstance(source, keras.layers.Layer):  # an operation of keras.ops has nothing to train
+        return
+    layer.trainable = source.trainable
+    if graph_of(source) is None:
+        for mine, theirs in zip(every_layer(layer), every_layer(source), strict=True):
+            mine.trainable = theirs.trainable
+
+
 def linear(layer: Any, bias: np.ndarray | None = None) -> Any:
-    """Returns a second layer with the same kernel and no activation; with `bias` in place of its own, if given."""
+    """Returns a second layer with the same kernel and no activation; with `bias` in place of its own, if given.
+
+    It has no activity regularizer either, which is about what the activation gives.
+    """
     config = {**layer.get_config(), "dtype": "float32"}
+    config.pop("activity_regularizer", None)
     if "activation" in config:
         config["activation"] = "linear"
     weights = [kernel_of(layer)] + ([layer.bias] if getattr(layer, "bias", None) is not None else [])

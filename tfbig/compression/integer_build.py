@@ -165,7 +165,10 @@ class _Builder:
         gate = Edge(source.shape, source.dtype)
         sigmoid = Call(_L.Activation("sigmoid"), f"{call.name}_sigmoid", (source,), {}, (gate,))
         self._apply(sigmoid, self._rounded, rules.ACTIVATION)
-        product = Call(_L.Multiply(), call.name, ([source, gate],), {}, call.outputs)
+        regularizer = getattr(call.op, "activity_regularizer", None)
+        product = Call(
+            _L.Multiply(activity_regularizer=regularizer), call.name, ([source, gate],), {}, call.outputs
+        )
         self._apply(product, self._rounded, rules.OWN)
 
     def _raw(self, edge: Edge) -> Any:

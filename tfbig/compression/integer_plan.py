@@ -19,6 +19,13 @@ _CONVOLUTIONS = (
     *(_L.Conv1DTranspose, _L.Conv2DTranspose),
 )
 _FOLDABLE = (_L.Dense, *_CONVOLUTIONS)
+# Kinds of operations that compute on values rounded to a range.
+_ROUNDS_INPUTS = (
+    *(rules.KERNEL, rules.SEPARABLE, rules.ATTENTION, rules.AFFINE),
+    *(rules.ACTIVATION, rules.OWN, rules.SAME),
+)
+# Of images, with that of the batch: what the depthwise convolution takes that stands for a factor per channel.
+_MOST_AXES = 4
 
 
 @dataclass(eq=False)
@@ -70,12 +77,16 @@ def kind_of_call(call: Call, chosen: Callable[[Any], bool]) -> tuple[str, str]:
         return rules.FLOAT, why_not_integer(call)
     if kind in (rules.KERNEL, rules.SEPARABLE, rules.ATTENTION) and not chosen(call.op):
         return rules.FLOAT, "not among the layers asked for"
+    if kind in _ROUNDS_INPUTS and not isinstance(call.op, _L.Embedding) and _reads_whole_numbers(call):
+        return rules.FLOAT, "it reads whole numbers, which have no range to round to"
     if kind in (rules.OWN, rules.ACTIVATION) and any(edge.masked for edge in call.inputs):
         return rules.FLOAT, "it reads the mask of an Embedding or Masking layer"
     if kind == rules.AFFINE and rules.carries_units(call.op):
         return rules.FLOAT, "one 8-bit scale cannot carry columns of different units"
     if kind == rules.AFFINE:
         shape = call.outputs[0].shape
+        if len(shape) > _MOST_AXES:
+            return rules.FLOAT, "LiteRT has no integer kernel for factors per channel in three dimensions"
         if rules.affine_of(call.op, _channels(call), len(shape)) is None:
             return rules.FLOAT, "its factors do not run along the last axis"
     return kind, reason
@@ -84,6 +95,10 @@ def kind_of_call(call: Call, chosen: Callable[[Any], bool]) -> tuple[str, str]:
 def computes_in_float(call: Call, kind: str) -> bool:
     """Whether a call of this kind belongs into the list of what stays in float: indices and masks do not."""
     return kind == rules.FLOAT and any("float" in edge.dtype for edge in call.outputs)
+
+
+def _reads_whole_numbers(call: Call) -> bool:
+    return bool(call.inputs) and not any("float" in edge.dtype for edge in call.inputs)
 
 
 def _channels(call: Call) -> int:
@@ -113,10 +128,11 @@ class _Copies:
         return [(Call(op, call.name, call.args, call.kwargs, call.outputs), kind)]
 
     def _with_activation(self, call: Call, layer: Any, args: tuple[Any, ...]) -> list[tuple[Call, str]]:
-        function = getattr(call.op, "activation", None)
-        if function in (None, keras.activations.linear):
+        function = getattr(call.op, "activation", None) or keras.activations.linear
+        regularizer = getattr(call.op, "activity_regularizer", None)
+        if function is keras.activations.linear and regularizer is None:
             return [(Call(layer, call.name, args, {}, call.outputs), rules.KERNEL)]
-        activation = keras.layers.Activation(function)
+        activation = keras.layers.Activation(function, activity_regularizer=regularizer)
         kind, _ = rules.kind_of(activation)
         between = Edge(call.outputs[0].shape, call.outputs[0].dtype)
         names = [call.name, f"{call.name}_{getattr(function, '__name__', 'activation')}"]
@@ -139,8 +155,16 @@ def _separated(layer: Any) -> tuple[Any, Any]:
     kinds = (_L.DepthwiseConv1D, _L.Conv1D) if flat else (_L.DepthwiseConv2D, _L.Conv2D)
     config = layer.get_config()
     taken = ("kernel_size", "strides", "padding", "depth_multiplier", "dilation_rate")
-    depthwise = kinds[0](**{name: config[name] for name in taken}, use_bias=False)
-    pointwise = kinds[1](layer.filters, 1, use_bias=layer.use_bias)
+    also = ("depthwise_regularizer", "depthwise_constraint")
+    depthwise = kinds[0](**{name: config[name] for name in (*taken, *also)}, use_bias=False)
+    also = ("bias_regularizer", "bias_constraint")
+    pointwise = kinds[1](
+        *(layer.filters, 1),
+        use_bias=layer.use_bias,
+        kernel_regularizer=config["pointwise_regularizer"],
+        kernel_constraint=config["pointwise_constraint"],
+        **{name: config[name] for name in also},
+    )
     adopt(depthwise, [layer.depthwise_kernel], layer.depthwise_kernel.shape[-2])
     biases = [layer.bias] if layer.use_bias else []
     adopt(pointwise, [layer.pointwise_kernel, *biases], layer.pointwise_kernel.shape[-2])

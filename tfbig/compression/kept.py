@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfbig.compression.centroids import most_distinct
-
 PRESERVE = ("auto", "zeros", "clusters", None)
 # From this share of exact zeros on, a kernel has been pruned; initializers and training leave none (as in `Cluster`).
 _SPARSE = 0.05
 # More values than 8 bits can tell apart are not worth keeping.
 _MOST_CLUSTERS = 256
+# Among weights that are free chance makes some equal: in float32 none, in bfloat16 (as many as 256 values) a sixth.
+_DIFFERENT = 0.75
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ def kept_of(kernel: np.ndarray, preserve: str | None) -> Kept:
 
     Returns:
         A `Kept`. A kernel is taken for pruned from 5% of zeros on, unless all are 0; for clustered when it has at
-        most 256 values other than 0, each shared by two weights on average, over the kernel or in each channel.
+        most 256 values other than 0, over the kernel or in each channel, and more of its weights are equal than chance
+        would make so: for every four weights there are at most three values.
     """
     mask = kernel != 0
     sparse = _SPARSE <= 1 - mask.mean() < 1
@@ -48,21 +49,20 @@ def kept_of(kernel: np.ndarray, preserve: str | None) -> Kept:
         return Kept(kept_mask)
     columns = kernel.reshape(-1, kernel.shape[-1])
     values, members = np.unique(kernel, return_inverse=True)
-    most = most_distinct(columns.T)
-    # Channels with values of their own show as a kernel with far more values than any channel has.
-    per_channel = len(values) > 2 * most and _clustered(most, mask.sum() / columns.shape[1])
-    if not per_channel:
-        if not _clustered(len(values), mask.sum()):
-            return Kept(kept_mask)
+    own = [np.unique(column, return_inverse=True) for column in columns.T]
+    count, counts = int(np.count_nonzero(values)), [int(np.count_nonzero(found)) for found, _ in own]
+    # Channels with values of their own show as a kernel with about as many values as they have together, and far more
+    # than any of them has.
+    apart = len(values) > 2 * max(len(found) for found, _ in own) and 2 * count > sum(counts)
+    if apart and max(counts) <= _MOST_CLUSTERS and _shared(sum(counts), mask):
+        ends = np.cumsum([0, *(len(found) for found, _ in own)])
+        members = np.stack([first + index for first, (_, index) in zip(ends, own, strict=False)], axis=1)
+        return Kept(kept_mask, members.reshape(kernel.shape), int(ends[-1]), one_codebook=False)
+    if len(values) > 1 and count <= _MOST_CLUSTERS and _shared(count, mask):
         return Kept(kept_mask, members.reshape(kernel.shape), len(values))
-    members = np.zeros(columns.shape, np.int32)
-    count = 0
-    for i, column in enumerate(columns.T):
-        values, own = np.unique(column, return_inverse=True)
-        members[:, i] = own + count
-        count += len(values)
-    return Kept(kept_mask, members.reshape(kernel.shape), count, one_codebook=False)
+    return Kept(kept_mask)
 
 
-def _clustered(distinct: int, weights: float) -> bool:
-    return 2 <= distinct <= min(_MOST_CLUSTERS, weights / 2)
+def _shared(values: int, mask: np.ndarray) -> bool:
+    """Whether so few values, 0 left out, make up the weights that are not 0."""
+    return bool(values <= _DIFFERENT * mask.sum())

@@ -5,33 +5,16 @@ from typing import Any
 
 from tfbig.backend import keras, tf
 from tfbig.compression.copies import copy_model
+from tfbig.compression.holding import Masked, check_free, masked, take_off_leftovers
 from tfbig.compression.masks import TFMOT_NAMES, check_pattern
 from tfbig.compression.schedules import Update, check_aim, default_schedule, frequency_of, plan
-from tfbig.compression.sparsity import SparsityReport, measured
-from tfbig.compression.targets import LayerChoice, Target, find_targets
-from tfbig.data.checking import is_stream
+from tfbig.compression.sparsity import SparsityReport, measured, remember
+from tfbig.compression.targets import LayerChoice, Target, find_targets, those_that_train
+from tfbig.data.checking import is_stream, row_count
 from tfbig.errors import InvalidData
 from tfbig.options import checked, positive_int
 from tfbig.training import checks
 from tfbig.training.fit import fit
-
-
-class _Masked(keras.constraints.Constraint):
-    """Multiplies a kernel by its mask after each gradient step, inside the compiled step and on every replica."""
-
-    def __init__(self, mask: Any, inner: Any):
-        self.mask = mask
-        self.inner = inner
-
-    def __call__(self, kernel: Any) -> Any:
-        if self.inner is not None:
-            kernel = self.inner(kernel)
-        return masked(kernel, self.mask)
-
-
-def masked(kernel: Any, mask: Any) -> Any:
-    """Returns the kernel with 0.0 where the mask is 0; multiplying would leave -0.0, which compresses worse."""
-    return keras.ops.where(keras.ops.cast(mask, "bool"), kernel, keras.ops.zeros((), kernel.dtype))
 
 
 class Prune(keras.callbacks.Callback):
@@ -40,10 +23,11 @@ class Prune(keras.callbacks.Callback):
     The model needs no wrapper and no new compile. Each kernel is held to its mask inside the compiled step; the
     masks are set anew as the schedule says. When training ends the model is a plain Keras model again, with
     zeros where the masks are. Among callbacks that put weights back (EarlyStopping with
-    `restore_best_weights`), this one comes last.
+    `restore_best_weights`), this one comes last. A layer that is frozen is skipped, as nothing could heal it.
 
     Attributes:
         report: After training, a `SparsityReport`: what was asked and reached per layer, what was skipped.
+            `tfbig.sparsity(model)` says so too, for as long as the model lives.
     """
 
     @checked(also_known_as=TFMOT_NAMES)
@@ -63,7 +47,8 @@ class Prune(keras.callbacks.Callback):
         Args:
             sparsity: Share of zeros to end with, in [0, 1). The way there is cubic, over the first 60% of the
                 training (Zhu and Gupta, 2017, https://arxiv.org/abs/1710.01878).
-            schedule: Instead, a TFMOT `PruningSchedule`, taken as it is.
+            schedule: Instead, a TFMOT `PruningSchedule`, taken as it is. It counts the steps of this training, which
+                begins at `initial_epoch`.
             layers: Which kernels: names, patterns, layer types or a function. By default those of dense,
                 convolutional, recurrent and attention layers; depthwise and embedding kernels, and the weights
                 of custom layers, when asked for here.
@@ -93,9 +78,11 @@ class Prune(keras.callbacks.Callback):
         self.schedule = schedule
         self.layers = layers
         self.report: SparsityReport | None = None
-        self._installed: list[tuple[Target, _Masked]] = []
+        self._installed: list[tuple[Target, Masked]] = []
         self._planned_frequency = 1
         self._step, self._last_batch = 0, -1
+        # Steps that the plan is for, and the plan. A checkpoint brings the position back, and the steps; not the plan.
+        self._plan: tuple[int, list[Update]] = (0, [])
 
     @property
     def steps_between(self) -> int:
@@ -113,19 +100,32 @@ class Prune(keras.callbacks.Callback):
         self._planned_frequency = frequency_of(schedule)
         return plan(schedule, total_steps)
 
+    def set_model(self, model: Any) -> None:
+        """Takes the model, and the masks off it that a training which was interrupted has left."""
+        super().set_model(model)
+        take_off_leftovers(model)
+
     def on_train_begin(self, logs: Any = None) -> None:
-        """Finds the kernels, lays out the plan and puts the masks on."""
+        """Finds the kernels and puts on masks that let everything through."""
         targets, self._skipped = self._find(self.model)
-        steps = self.params.get("steps")
-        if not steps:
+        if not self.params.get("steps"):
             raise InvalidData(
                 "Pruning needs to know how long an epoch is: pass steps_per_epoch for this stream."
             )
-        self._total_steps = steps * self.params["epochs"]
-        self._plan = self.plan_for(self._total_steps)
-        self._planned = 0
-        self._step = self.params.get("initial_epoch", 0) * steps
+        self._first_epoch: int | None = None
+        self._step = self._planned = self._total_steps = 0
         self._install(targets)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Batches count from 0 again. The first epoch tells how many there are: Keras says it nowhere else."""
+        self._last_batch = -1
+        if self._first_epoch is None:
+            self._first_epoch = epoch
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Lays out the plan before the first step, once a resumed training knows where it began."""
+        if not self._total_steps:
+            self._total_steps = self.params["steps"] * (self.params["epochs"] - (self._first_epoch or 0))
         self._update_masks()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -134,21 +134,20 @@ class Prune(keras.callbacks.Callback):
         self._last_batch = batch
         self._update_masks()
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Batches count from 0 again."""
-        self._last_batch = -1
-
     def on_train_end(self, logs: Any = None) -> None:
         """Makes the zeros final, measures them, and leaves a plain model."""
         for target, constraint in self._installed:
             # Weight averaging and restored best weights may have written over the zeros.
             target.kernel.assign(masked(target.kernel, constraint.mask))
         asked = self.asked if self.pattern.scope == "layer" else None
-        self.report = measured([target for target, _ in self._installed], self._skipped, asked)
-        if self._planned < len(self._plan):
+        targets = [target for target, _ in self._installed]
+        self.report = measured(targets, self._skipped, {target.name: asked for target in targets})
+        remember(self.model, self.report)
+        updates = self._updates() if self._total_steps else []
+        if self._planned < len(updates):
             warnings.warn(
                 f"Training stopped after {self._step} of {self._total_steps} steps, before the pruning schedule "
-                f"ended: kernels are at {self.report.overall:.1%} instead of {self._plan[-1].sparsity:.0%}.",
+                f"ended: kernels are at {self.report.overall:.1%} instead of {updates[-1].sparsity:.0%}.",
                 stacklevel=2,
             )
         self.release()
@@ -163,18 +162,18 @@ class Prune(keras.callbacks.Callback):
 
     def _find(self, model: Any) -> tuple[list[Target], dict[str, str]]:
         targets, skipped = find_targets(model, self.layers)
+        targets, still = those_that_train(model, targets)
         targets, misfits = self.pattern.fitting(targets)
-        return targets, {**skipped, **misfits}
+        return targets, {**skipped, **still, **misfits}
 
     def _install(self, targets: list[Target]) -> None:
+        check_free([(target.name, target.kernel) for target in targets], "Prune")
+        self._input_axes = [self.pattern.input_axis(target) for target in targets]
         self._last_batch = -1
         with self.model.distribute_strategy.scope():
             for target in targets:
-                inner = target.kernel.constraint
-                if isinstance(inner, _Masked):  # Left by a training that was interrupted.
-                    inner = inner.inner
                 mask = keras.Variable(tf.ones(target.kernel.shape, target.kernel.dtype), trainable=False)
-                target.kernel.constraint = _Masked(mask, inner)
+                target.kernel.constraint = Masked(mask, target.kernel.constraint, "Prune")
                 self._installed.append((target, target.kernel.constraint))
         # Compiled: run op by op, an update of a small model would cost as much as several training steps.
         self._set_masks = tf.function(self._set_masks_now).get_concrete_function(
@@ -185,15 +184,20 @@ class Prune(keras.callbacks.Callback):
 
     def _set_masks_now(self, sparsity: Any) -> None:
         kernels = [tf.convert_to_tensor(target.kernel.value) for target, _ in self._installed]
-        masks = self.pattern.masks(kernels, sparsity)
+        masks = self.pattern.masks(kernels, sparsity, self._input_axes)
         for (target, constraint), mask in zip(self._installed, masks, strict=True):
             constraint.mask.assign(mask)
             target.kernel.assign(masked(target.kernel, constraint.mask))
 
+    def _updates(self) -> list[Update]:
+        if self._plan[0] != self._total_steps:
+            self._plan = self._total_steps, self.plan_for(self._total_steps)
+        return self._plan[1]
+
     def _update_masks(self) -> None:
-        due = None
-        while self._planned < len(self._plan) and self._plan[self._planned].step <= self._step:
-            due = self._plan[self._planned]
+        due, updates = None, self._updates()
+        while self._planned < len(updates) and updates[self._planned].step <= self._step:
+            due = updates[self._planned]
             self._planned += 1
         if due is None:
             return
@@ -231,10 +235,12 @@ def prune(
         **fit_options: As in `fit`.
 
     Returns:
-        A plain Keras model whose kernels hold exact zeros. `tfbig.sparsity` measures them.
+        A plain Keras model whose kernels hold exact zeros. `tfbig.sparsity` says per layer what was asked and reached,
+        and what was skipped and why.
 
     Raises:
-        InvalidOption: Not exactly one of `sparsity`, `schedule` and `m_by_n`; a schedule that outlasts the training.
+        InvalidOption: Not exactly one of `sparsity`, `schedule` and `m_by_n`; a schedule that outlasts the training, or
+            whose last update in it falls short of its final sparsity.
         InvalidModel: The model has nothing to prune, or cannot be copied.
 
     Example:
@@ -258,11 +264,13 @@ def prune(
     others = checks.callbacks(fit_options.pop("callbacks", ()))
     if not is_stream(x) and schedule is None:
         # Known here already, so that fit can choose how many steps run between two updates.
-        rows, batch = len(x), positive_int("batch_size", fit_options.get("batch_size", 32))
+        rows, batch = row_count(x), positive_int("batch_size", fit_options.get("batch_size", 32))
         callback.plan_for(max(2, -(-rows // batch) * positive_int("epochs", fit_options.get("epochs", 10))))
     try:
         fit(thin, x, y, callbacks=[*others, callback], **fit_options)
     finally:
         if callback._installed:
             callback.release()
+    # Over replicas it was a twin that trained, and a training that a checkpoint ends has no report of its own.
+    remember(thin, callback.report or measured(*callback._find(thin)))
     return thin

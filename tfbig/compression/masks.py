@@ -1,11 +1,12 @@
 """What a mask looks like: single weights, blocks or m zeros of n; with a threshold per layer or for all."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tfbig.backend import tf
+from tfbig.backend import keras, tf
 from tfbig.backend.pruning import m_by_n_mask, magnitude_mask
 from tfbig.compression.targets import Target
 from tfbig.errors import InvalidModel, InvalidOption, unknown_choice
@@ -53,21 +54,25 @@ class Pattern:
                 )
         if self.m_by_n is None:
             return targets, {}
-        reasons = {target.name: self._misfit(target.kernel.shape) for target in targets}
+        reasons = {target.name: self._misfit(target) for target in targets}
         skipped = {name: reason for name, reason in reasons.items() if reason}
         if len(skipped) == len(targets):
             raise InvalidModel(f"No kernel can hold m_by_n={self.m_by_n}; skipped: {skipped}.")
         return [target for target in targets if target.name not in skipped], skipped
 
-    def masks(self, kernels: list[Any], sparsity: float) -> list[Any]:
+    def masks(
+        self, kernels: list[Any], sparsity: float, input_axes: Sequence[int] | None = None
+    ) -> list[Any]:
         """Returns a mask of 0s and 1s for each kernel.
 
         Args:
             kernels: Tensors, in the order of the targets.
             sparsity: Share of zeros, in [0, 1); m zeros of n decide it themselves.
+            input_axes: For each kernel what `input_axis` gave; by default the last but one.
         """
         if self.m_by_n is not None:
-            return [m_by_n_mask(kernel, self.m_by_n) for kernel in kernels]
+            axes = input_axes or [-2] * len(kernels)
+            return [self._m_by_n_mask(kernel, axis) for kernel, axis in zip(kernels, axes, strict=True)]
         if self.scope == "layer":
             blocks = (self.block_size, self.block_pooling)
             return [magnitude_mask(kernel, sparsity, *blocks) for kernel in kernels]
@@ -75,13 +80,41 @@ class Pattern:
         parts = tf.split(magnitude_mask(together, sparsity), [int(np.prod(k.shape)) for k in kernels])
         return [tf.cast(tf.reshape(part, k.shape), k.dtype) for part, k in zip(parts, kernels, strict=True)]
 
-    def _misfit(self, shape: tuple[int, ...]) -> str:
+    def input_axis(self, target: Target) -> int:
+        """Returns which axis of a target's kernel holds the input channels: -2, or -1."""
+        return _input_axis(target.layer) or -2
+
+    def _m_by_n_mask(self, kernel: Any, axis: int) -> Any:
         assert self.m_by_n is not None
+        if axis == -2:
+            return m_by_n_mask(kernel, self.m_by_n)
+        turn = [*range(len(kernel.shape) - 2), len(kernel.shape) - 1, len(kernel.shape) - 2]
+        return tf.transpose(m_by_n_mask(tf.transpose(kernel, turn), self.m_by_n), turn)
+
+    def _misfit(self, target: Target) -> str:
+        assert self.m_by_n is not None
+        shape, axis = target.kernel.shape, _input_axis(target.layer)
         if len(shape) not in (2, 4):
             return f"m_by_n is for kernels of dense layers and images; this one has {len(shape)} axes"
-        if shape[-2] % self.m_by_n[1]:
-            return f"its {shape[-2]} input channels do not divide by {self.m_by_n[1]}"
+        if axis is None:
+            return (
+                f"m_by_n runs along one axis of input channels; {target.layer.equation!r} has none or several"
+            )
+        if shape[axis] % self.m_by_n[1]:
+            return f"its {shape[axis]} input channels do not divide by {self.m_by_n[1]}"
         return ""
+
+
+def _input_axis(layer: Any) -> int | None:
+    """The axis of the input channels in a kernel of two or four axes, or None if it is neither of the last two."""
+    if isinstance(layer, keras.layers.Conv2DTranspose):
+        return -1
+    if not isinstance(layer, keras.layers.EinsumDense):
+        return -2
+    inputs, outputs = layer.equation.replace(" ", "").split("->")
+    axes = inputs.split(",")[1]
+    summed = [i - len(axes) for i, axis in enumerate(axes) if axis not in outputs]
+    return summed[0] if summed in ([-2], [-1]) else None
 
 
 def check_pattern(block_size: Any, block_pooling: str, m_by_n: Any, scope: str) -> Pattern:

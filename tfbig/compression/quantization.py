@@ -1,5 +1,6 @@
 """Quantization-aware training of Keras 3 models, which TFMOT does for legacy ones only."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,20 +9,22 @@ import numpy as np
 
 from tfbig.backend import keras
 from tfbig.backend.graph import graph_of
-from tfbig.backend.internals import layers_inside
+from tfbig.backend.internals import every_layer, layers_inside
 from tfbig.compression import integer_rules as rules
 from tfbig.compression.copies import carry_compile_settings
 from tfbig.compression.integer_build import Settings, build
 from tfbig.compression.integer_plan import Plan, computes_in_float, kind_of_call, make_plan
+from tfbig.compression.keeping import Keep
 from tfbig.compression.kept import PRESERVE
 from tfbig.compression.targets import LayerChoice, find_targets
 from tfbig.compression.wiring import read_wiring
-from tfbig.data.checking import is_stream
+from tfbig.data.checking import is_stream, row_count
 from tfbig.errors import InvalidModel, InvalidOption, unknown_choice
 from tfbig.layers.kernels import QuantizedLayer
 from tfbig.layers.ranges import RANGES, FakeQuant
 from tfbig.options import checked, positive_int
 from tfbig.records import Record
+from tfbig.training import checks
 from tfbig.training.fit import fit
 
 _WEIGHT_BITS = (4, 8)
@@ -108,7 +111,8 @@ def quantize_aware(
     negative factors is folded in, such a channel holds its shared values mirrored.
 
     Recurrent layers, layer normalization, convolutions in three dimensions and custom layers stay in float, and
-    `tfbig.quantization(model)` lists them.
+    `tfbig.quantization(model)` lists them. Their zeros and shared values stay through this training, those of rounded
+    kernels through any later one too.
 
     Args:
         model: A trained Keras model, Sequential or functional. It is not changed.
@@ -157,7 +161,9 @@ def quantize_aware(
         _check_plan(model, plan)
         rounded = build(plan, Settings(bits, activation_bits, ranges, delay, preserve), model.name)
         carry_compile_settings(model, rounded)
-    fit(rounded, x, y, **fit_options)
+    others = checks.callbacks(fit_options.pop("callbacks", ()))
+    fit(rounded, x, y, callbacks=[*others, Keep(preserve)], **fit_options)
+    _warn_of_delay(delay, rounded)
     return rounded
 
 
@@ -184,8 +190,14 @@ def quantization(model: Any) -> QuantizationReport:
         raise InvalidModel(
             f"{getattr(model, 'name', model)!r} is not quantized. tfbig.quantize_aware makes one."
         )
-    watchers = [layer for layer in model.layers if isinstance(layer, FakeQuant)]
-    ranges = {layer.name: _range_of(layer) for layer in watchers}
+    if graph_of(model) is None:
+        raise InvalidModel(
+            f"The model {model.name!r} is subclassed, so its calls cannot be followed. Ask about the quantized model "
+            "inside it."
+        )
+    layers = _by_path(model)
+    watchers = {path: layer for path, layer in layers.items() if isinstance(layer, FakeQuant)}
+    ranges = {path: _range_of(layer) for path, layer in watchers.items()}
     own = (FakeQuant, QuantizedLayer)
     calls = [call for call in read_wiring(model).calls if not isinstance(call.op, own)]
     in_float = {}
@@ -193,13 +205,16 @@ def quantization(model: Any) -> QuantizationReport:
         kind, reason = kind_of_call(call, lambda op: False)
         if computes_in_float(call, kind):
             in_float[call.name] = reason
-    kernels = [_described(layer) for layer in model.layers if isinstance(layer, QuantizedLayer)]
-    return QuantizationReport(tuple(kernels), ranges, max(layer.bits for layer in watchers), in_float)
+    kernels = [_described(path, layer) for path, layer in layers.items() if isinstance(layer, QuantizedLayer)]
+    bits = max(layer.bits for layer in watchers.values())
+    return QuantizationReport(tuple(kernels), ranges, bits, in_float)
 
 
 def is_quantized(model: Any) -> bool:
     """Whether the model holds layers that `quantize_aware` puts in."""
-    return any(isinstance(layer, FakeQuant | QuantizedLayer) for layer in getattr(model, "layers", ()))
+    return isinstance(model, keras.Model) and any(
+        isinstance(layer, FakeQuant | QuantizedLayer) for layer in every_layer(model)
+    )
 
 
 def _check_model(model: Any) -> None:
@@ -223,14 +238,33 @@ def _check_model(model: Any) -> None:
 
 
 def _check_delay(delay: int, x: Any, fit_options: Mapping[str, Any]) -> None:
-    if not delay or is_stream(x):
+    batches = _batches(x, fit_options) if delay else None
+    if batches is None:
         return
-    batches = -(-len(x) // positive_int("batch_size", fit_options.get("batch_size", 32)))
     steps = batches * positive_int("epochs", fit_options.get("epochs", 10))
     if delay >= steps:
         raise InvalidOption(
             f"delay={delay} outlasts this training of {steps} steps: activations would never be rounded. Train "
             "for more epochs or wait for fewer steps."
+        )
+
+
+def _batches(x: Any, fit_options: Mapping[str, Any]) -> int | None:
+    """Gradient steps of an epoch; None for a stream that does not say."""
+    if not is_stream(x):
+        return -(-row_count(x) // positive_int("batch_size", fit_options.get("batch_size", 32)))
+    known = x.cardinality() if hasattr(x, "cardinality") else getattr(x, "num_batches", None)
+    return None if known is None or int(known) < 0 else int(known)
+
+
+def _warn_of_delay(delay: int, rounded: Any) -> None:
+    """A stream of unknown length, or training that stopped early, may have ended before rounding began."""
+    ranges = [layer for layer in rounded.layers if isinstance(layer, FakeQuant) and layer.known_range is None]
+    steps = max((int(layer.seen.numpy()) for layer in ranges), default=delay + 1)
+    if delay and steps <= delay:
+        warnings.warn(
+            f"Training ended after {steps} steps, before delay={delay}: activations were never rounded in it.",
+            stacklevel=3,
         )
 
 
@@ -276,9 +310,18 @@ def _range_of(layer: FakeQuant) -> tuple[float, float]:
     return float(lowest), float(highest)
 
 
-def _described(layer: QuantizedLayer) -> LayerQuantization:
+def _by_path(model: Any, prefix: str = "") -> dict[str, Any]:
+    """The layers of a model and of those nested in it, in order, by their paths such as "encoder/dense"."""
+    found: dict[str, Any] = {}
+    for layer in model.layers:
+        nested = graph_of(layer) is not None
+        found.update(_by_path(layer, f"{prefix}{layer.name}/") if nested else {prefix + layer.name: layer})
+    return found
+
+
+def _described(path: str, layer: QuantizedLayer) -> LayerQuantization:
     return LayerQuantization(
-        name=layer.name,
+        name=path,
         kind=type(layer.layer).__name__,
         bits=layer.bits,
         scales=layer.scales,

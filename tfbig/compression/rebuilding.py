@@ -9,6 +9,7 @@ from tfbig.backend import keras
 from tfbig.backend.graph import graph_of, input_name, inputs_of, run_graph
 from tfbig.compression.channels import Slice, Trace
 from tfbig.compression.copies import carry_compile_settings
+from tfbig.compression.fresh import carry_trainable
 from tfbig.errors import InvalidModel
 
 
@@ -36,10 +37,9 @@ def rebuild(model: Any, found: Trace, alive: np.ndarray) -> Any:
             new.set_weights([_what_stays(found.slices.get(id(v)), v, alive) for v in old.weights])
             if hasattr(new, "finalize_state"):  # what an adapted layer works with is made of its weights
                 new.finalize_state()
-        elif graph_of(old) is not None and not old.trainable:
-            new.trainable = False
-    if not model.trainable:
-        smaller.trainable = False
+    # Freezing a model freezes what is inside: the outer ones come first, so that each layer has the last word.
+    for old, new in [(model, smaller), *reversed(made.values())]:
+        carry_trainable(old, new)
     carry_compile_settings(model, smaller)
     return smaller
 

@@ -11,6 +11,8 @@ from tfbig.options import fraction
 # Of the default schedule: kernels thin out over this share of the training, and heal in the rest.
 _THINNING_SHARE = 0.6
 _UPDATES = 20
+# Schedules compute in float32; shares of zeros that differ by less are the same.
+_SAME = 1e-5
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def plan(schedule: Any, total_steps: int) -> list[Update]:
         The updates in order. Update n comes after n gradient steps.
 
     Raises:
-        InvalidOption: The schedule would end after the training does, or never prunes in it.
+        InvalidOption: The schedule would end after the training does, never prunes in it, or makes its last update
+            before its final sparsity.
     """
     end = getattr(schedule, "end_step", -1)
     if end >= total_steps:
@@ -91,12 +94,15 @@ def plan(schedule: Any, total_steps: int) -> list[Update]:
 
     # Concrete: TensorFlow would warn of a function that is made anew for each plan, which is meant here.
     concrete = answers.get_concrete_function(tf.TensorSpec((None,), tf.int32))
-    due, sparsities = concrete(tf.range(total_steps, dtype=tf.int32))
-    updates = [
-        Update(step, float(sparsity))
-        for step, (is_due, sparsity) in enumerate(zip(due.numpy(), sparsities.numpy(), strict=True))
-        if is_due
-    ]
+    due, sparsities = (answer.numpy().tolist() for answer in concrete(tf.range(total_steps, dtype=tf.int32)))
+    updates = [Update(step, sparsities[step]) for step, is_due in enumerate(due) if is_due]
     if not updates:
         raise InvalidOption(f"The schedule never prunes in the {total_steps} steps of this training.")
+    reached, aim = updates[-1].sparsity, sparsities[-1]
+    if abs(reached - aim) > _SAME:
+        raise InvalidOption(
+            f"The schedule leads to a sparsity of {aim:.4g}, but its last update in the {total_steps} steps of this "
+            f"training is at step {updates[-1].step}, to {reached:.4g}. Let end_step - begin_step be a multiple of "
+            f"frequency ({frequency_of(schedule)}), so that it updates where it ends."
+        )
     return updates

@@ -1,5 +1,6 @@
 """How sparse a model is, measured on its kernels."""
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +9,9 @@ import numpy as np
 
 from tfbig.compression.targets import Target, find_targets
 from tfbig.records import Record
+
+# What was asked of models that were pruned in this process, and what of them was skipped. Zeros are measured anew.
+_PRUNED: weakref.WeakKeyDictionary[Any, "SparsityReport"] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,12 @@ def sparsity(model: Any) -> SparsityReport:
         model: A built Keras model.
 
     Returns:
-        A `SparsityReport`; `.overall` is the share over all kernels, `print` shows a line per layer.
+        A `SparsityReport`; `.overall` is the share over all kernels, `print` shows a line per layer. Of a model that
+        was pruned in this process it also says what was asked of each layer, and which were skipped and why; a layer
+        that could not be pruned stands in both lists.
+
+    Raises:
+        InvalidModel: The model is not built, or has no kernel.
 
     Example:
         >>> import tfbig
@@ -71,13 +80,30 @@ def sparsity(model: Any) -> SparsityReport:
         0.0
     """
     targets, skipped = find_targets(model)
-    return measured(targets, skipped)
+    pruned = _PRUNED.get(model)
+    if pruned is None:
+        return measured(targets, skipped)
+    # Kernels that are taken on request only count where they were requested.
+    asked = {layer.name: layer.asked for layer in pruned.layers}
+    usual = {target.name for target in targets}
+    every, _ = find_targets(model, lambda layer: True)
+    targets = [target for target in every if target.name in usual or target.name in asked]
+    skipped = {name: reason for name, reason in skipped.items() if name not in asked}
+    return measured(targets, {**skipped, **pruned.skipped}, asked)
 
 
-def measured(targets: list[Target], skipped: Mapping[str, str], asked: float | None = None) -> SparsityReport:
-    """Counts the zeros of the targets' kernels as they are now."""
+def measured(
+    targets: list[Target], skipped: Mapping[str, str], asked: Mapping[str, float | None] | None = None
+) -> SparsityReport:
+    """Counts the zeros of the targets' kernels as they are now; `asked` is by their names."""
     layers = []
     for target in targets:
         values = np.asarray(target.kernel.numpy())
-        layers.append(LayerSparsity(target.name, values.size, int((values == 0).sum()), asked))
+        zeros = int((values == 0).sum())
+        layers.append(LayerSparsity(target.name, values.size, zeros, (asked or {}).get(target.name)))
     return SparsityReport(tuple(layers), dict(skipped))
+
+
+def remember(model: Any, report: SparsityReport) -> None:
+    """Lets `sparsity` say what a pruning of this model asked for and skipped, for as long as the model lives."""
+    _PRUNED[model] = report

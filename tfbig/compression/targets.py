@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfbig.backend import keras
-from tfbig.backend.internals import layers_inside
+from tfbig.backend.internals import every_layer, layers_inside
 from tfbig.errors import InvalidModel, InvalidOption, did_you_mean
-from tfbig.layers.kernels import QuantizedLayer
+from tfbig.layers.kernels import QuantizedLayer, kernel_of
 from tfbig.layers.ranges import FakeQuant
 
 _L = keras.layers
@@ -24,13 +24,11 @@ _KERNELS: tuple[tuple[tuple[type, ...], tuple[str, ...]], ...] = (
     ((_L.SeparableConv1D, _L.SeparableConv2D), ("pointwise_kernel",)),
     ((_L.LSTMCell, _L.GRUCell, _L.SimpleRNNCell), ("kernel", "recurrent_kernel")),
 )
+_DEPTHWISE = "depthwise kernels are few and sensitive; ask for them with layers="
 # What is taken only when `layers=` asks for it, and why.
 _ON_REQUEST: tuple[tuple[tuple[type, ...], tuple[str, ...], str], ...] = (
-    (
-        (_L.DepthwiseConv1D, _L.DepthwiseConv2D),
-        ("kernel",),
-        "depthwise kernels are few and sensitive; ask for them with layers=",
-    ),
+    ((_L.DepthwiseConv1D, _L.DepthwiseConv2D), ("kernel",), _DEPTHWISE),
+    ((_L.SeparableConv1D, _L.SeparableConv2D), ("depthwise_kernel",), _DEPTHWISE),
     (
         (_L.Embedding,),
         ("embeddings",),
@@ -41,6 +39,7 @@ _NORMALIZATION = (
     _L.BatchNormalization,
     _L.GroupNormalization,
     _L.LayerNormalization,
+    _L.Normalization,
     _L.RMSNormalization,
     _L.UnitNormalization,
 )
@@ -93,7 +92,7 @@ def find_targets(model: Any, layers: LayerChoice = None) -> tuple[list[Target], 
         InvalidModel: There is nothing to act on, or the model is not built.
         InvalidOption: A name or pattern in `layers` matches none.
     """
-    _check_built(model, model.built and model.weights)
+    _check_built(model)
     places = list(_places(model))
     chosen = _chooser(layers, [place.path for place in places])
     targets: list[Target] = []
@@ -102,19 +101,45 @@ def find_targets(model: Any, layers: LayerChoice = None) -> tuple[list[Target], 
         if not _own_weights(place.layer):
             continue
         asked = layers is not None and chosen(place)
-        kernels, reason = _kernels(place.layer, asked)
         if layers is not None and not asked:
             skipped[place.path] = "not among the layers asked for"
-        elif kernels:
-            targets += _named(place, kernels)
-        else:
-            skipped[place.path] = reason
+            continue
+        kernels, left = _kernels(place.layer, asked)
+        names = _names(place.path, [*kernels, *left])
+        targets += [Target(names[key], place.layer, kernel) for key, kernel in kernels.items()]
+        skipped.update({names[key]: reason for key, reason in left.items()})
     if not targets:
         raise InvalidModel(
             f"The model {model.name!r} has no kernel to compress"
             + (f"; skipped: {skipped}." if skipped else ": none of its layers has weights.")
         )
     return targets, skipped
+
+
+def those_that_train(model: Any, targets: list[Target]) -> tuple[list[Target], dict[str, str]]:
+    """Returns the targets that a technique can train, and the reason for each that it cannot.
+
+    Args:
+        model: The model that they were found in.
+        targets: As `find_targets` gave them.
+
+    Raises:
+        InvalidModel: There is none.
+    """
+    trained = {id(v) for v in model.trainable_variables}
+    wrappers = [layer for layer in every_layer(model) if isinstance(layer, QuantizedLayer)]
+    shared = {id(kernel_of(layer.layer)) for layer in wrappers if layer.clusters is not None}
+    skipped = {}
+    for target in targets:
+        if id(target.kernel) in shared:
+            skipped[target.name] = (
+                "its weights share values, which rounding holds; prune or cluster before that"
+            )
+        elif id(target.kernel) not in trained:
+            skipped[target.name] = "it is frozen (trainable=False), so it cannot be trained to fit"
+    if len(skipped) == len(targets):
+        raise InvalidModel(f"The model {model.name!r} has no kernel that trains; skipped: {skipped}.")
+    return [target for target in targets if target.name not in skipped], skipped
 
 
 def layer_paths(model: Any, layers: LayerChoice = None) -> dict[int, str]:
@@ -128,14 +153,16 @@ def layer_paths(model: Any, layers: LayerChoice = None) -> dict[int, str]:
         InvalidModel: The model is not built.
         InvalidOption: A name or pattern in `layers` matches none.
     """
-    _check_built(model, model.built)
+    _check_built(model)
     places = list(_places(model))
     chosen = _chooser(layers, [place.path for place in places])
     return {id(place.layer): place.path for place in places if chosen(place)}
 
 
-def _check_built(model: Any, ready: Any) -> None:
-    if not ready:
+def _check_built(model: Any) -> None:
+    if not isinstance(model, _L.Layer):
+        raise InvalidModel(f"Expected a keras.Model; got {type(model).__name__}.")
+    if not model.built:
         raise InvalidModel(
             f"The model {model.name!r} has no weights yet: build it, or call it on a batch, first."
         )
@@ -157,20 +184,27 @@ def _places(model: Any) -> Iterator[_Place]:
     return walk(model, "", ())
 
 
-def _kernels(layer: Any, asked: bool) -> tuple[dict[str, Any], str]:
-    """The layer's kernels by attribute, or none and the reason."""
+def _kernels(layer: Any, asked: bool) -> tuple[dict[str, Any], dict[str, str]]:
+    """The layer's kernels by attribute, and the reason for each, or for the layer as a whole, that is left alone."""
+    kernels: dict[str, Any] = {}
+    left: dict[str, str] = {}
     for kinds, attributes in _KERNELS:
         if isinstance(layer, kinds):
-            return {name: _variable(layer, name) for name in attributes}, ""
+            kernels.update({name: _variable(layer, name) for name in attributes})
     for kinds, attributes, reason in _ON_REQUEST:
-        if isinstance(layer, kinds):
-            return ({name: _variable(layer, name) for name in attributes} if asked else {}), reason
+        if isinstance(layer, kinds) and asked:
+            kernels.update({name: _variable(layer, name) for name in attributes})
+        elif isinstance(layer, kinds):
+            left.update(dict.fromkeys(attributes, reason))
+    if kernels or left:
+        return kernels, left
     if isinstance(layer, _NORMALIZATION):
-        return {}, "normalization is left alone"
+        return {}, {"": "normalization is left alone"}
     if isinstance(layer, QuantizedLayer | FakeQuant):
-        return {}, "factors and ranges of rounding are left alone"
+        return {}, {"": "factors and ranges of rounding are left alone"}
     matrices = {v.name: v for v in _own_weights(layer) if len(v.shape) >= 2}
-    return (matrices if asked else {}), f"{type(layer).__name__} is not known; ask for it with layers="
+    reason = f"{type(layer).__name__} is not known; ask for it with layers="
+    return (matrices, {}) if asked and matrices else ({}, {"": reason})
 
 
 def _variable(layer: Any, attribute: str) -> Any:
@@ -180,15 +214,16 @@ def _variable(layer: Any, attribute: str) -> Any:
 
 
 def _own_weights(layer: Any) -> list[Any]:
-    """The trainable weights that no layer inside this one holds."""
-    inner = {id(v) for sub in layers_inside(layer) for v in sub.trainable_weights}
-    return [v for v in layer.trainable_weights if id(v) not in inner]
+    """The weights that no layer inside this one holds; of a layer that is not frozen, those that train."""
+    inner = {id(v) for sub in layers_inside(layer) for v in sub.weights}
+    own = [v for v in layer.weights if id(v) not in inner]
+    return [v for v in own if v.trainable] if layer.trainable else own
 
 
-def _named(place: _Place, kernels: dict[str, Any]) -> list[Target]:
-    if len(kernels) == 1:
-        return [Target(place.path, place.layer, kernel) for kernel in kernels.values()]
-    return [Target(f"{place.path}/{name}", place.layer, kernel) for name, kernel in kernels.items()]
+def _names(path: str, attributes: list[str]) -> dict[str, str]:
+    """What each kernel is called: as the layer, with its own name where the layer has several."""
+    several = len(attributes) > 1
+    return {name: f"{path}/{name}" if several else path for name in attributes}
 
 
 def _chooser(layers: LayerChoice, paths: list[str]) -> Callable[[_Place], bool]:

@@ -1,11 +1,12 @@
 """Models from `quantize_aware` bring the ranges of their activations along: what that means for their file."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tfbig.backend import keras
-from tfbig.backend.graph import graph_of, nodes
+from tfbig.backend.graph import graph_of, nodes, structures
+from tfbig.backend.internals import every_layer
 from tfbig.errors import InvalidOption
 from tfbig.layers.kernels import QuantizedLayer
 from tfbig.layers.ranges import FakeQuant
@@ -36,8 +37,7 @@ def trained_ranges(model: Any, quantize: str | None, input_type: str | None) -> 
     Raises:
         InvalidOption: The mode is not the one that the model was trained for, or the edges have no range.
     """
-    layers = getattr(model, "layers", ())
-    watchers = [layer for layer in layers if isinstance(layer, FakeQuant)]
+    watchers = [layer for layer in every_layer(model) if isinstance(layer, FakeQuant)]
     if not watchers or graph_of(model) is None:
         return None
     if quantize != "int8":
@@ -63,19 +63,35 @@ def trained_ranges(model: Any, quantize: str | None, input_type: str | None) -> 
 
 
 def _range_of_input(model: Any, tensor: Any) -> tuple[float, float] | None:
-    readers = [node.operation for node in nodes(model) if _reads(node, tensor)]
+    readers = list(_readers(model, tensor))
     if "float" not in str(tensor.dtype):  # indices, which the computation of a mask may read too
         tables = [reader.layer for reader in readers if isinstance(reader, QuantizedLayer)]
         return (0, min(table.input_dim for table in tables)) if tables else None
-    if not all(isinstance(reader, FakeQuant) for reader in readers):
+    if not readers or not all(isinstance(reader, FakeQuant) for reader in readers):
         return None
     lowest, highest = readers[0].limits()
     return float(lowest), float(highest)
 
 
-def _reads(node: Any, tensor: Any) -> bool:
-    return any(x is tensor for x in keras.tree.flatten((node.args, node.kwargs)))
+def _readers(model: Any, tensor: Any) -> Iterator[Any]:
+    """The operations that read a tensor of the model; those inside, where a nested model reads it."""
+    for node in nodes(model):
+        if any(x is tensor for x in keras.tree.flatten((node.args, node.kwargs))):
+            if graph_of(node.operation) is None:
+                yield node.operation
+                continue
+            inside = keras.tree.flatten(structures(node.operation)[0])
+            for outer, inner in zip(node.inputs, inside, strict=True):
+                if outer is tensor:
+                    yield from _readers(node.operation, inner)
 
 
 def _maker(model: Any, tensor: Any) -> Any:
-    return next((node.operation for node in nodes(model) if any(x is tensor for x in node.outputs)), None)
+    """The operation that gives a tensor of the model; one inside, where a nested model gives it."""
+    for node in nodes(model):
+        for place, made in enumerate(node.outputs):
+            if made is tensor and graph_of(node.operation) is None:
+                return node.operation
+            if made is tensor:
+                return _maker(node.operation, keras.tree.flatten(structures(node.operation)[1])[place])
+    return None
