@@ -6,7 +6,8 @@
 Same folds, epochs, batch and optimizer for all. "wrapper" is scikit-learn's cross_validate over Keras's own
 SKLearnClassifier, with its options passed by `params=` (passed as `fit_kwargs` they are lost when it is cloned); "loop"
 builds and fits a fresh model per fold and predicts its held-out rows. Times are of the whole call, tracing included,
-in one process, one way after the other; each model's ways start from a process that has traced something before.
+in one process, one way after the other; each model's ways start from a process that has traced something before. With
+--repeats 3, all of it three times, times and ratios are medians.
 
 Prints a line per model, writes benchmarks/results/cross_validation.json, and draws growth with the number of folds to
 benchmarks/results/cross_validation.png. Exits with 1 if together takes more than 0.12 of the faster baseline for the
@@ -129,6 +130,20 @@ def timed(way, build, x, y, folds, epochs):
     }
 
 
+def measured(build, x, y, folds, epochs, repeats):
+    """Each way's seconds, accuracy and ratio to the faster baseline: medians over so many rounds of all ways."""
+    rounds = [{way: timed(way, build, x, y, folds, epochs) for way in WAYS} for _ in range(repeats)]
+    for row in rounds:
+        for kind, ratio in (("seconds", "ratio"), ("cpu seconds", "cpu ratio")):
+            fastest = min(row["wrapper"][kind], row["loop"][kind])
+            for way in ("together", "sequential"):
+                row[way][ratio] = row[way][kind] / fastest
+    return {
+        way: {name: float(np.median([row[way][name] for row in rounds])) for name in rounds[0][way]}
+        for way in WAYS
+    }
+
+
 def peak_memory(folds):
     """Peak resident MiB of a process of its own that trains so many folds one after another."""
     code = f"""
@@ -164,17 +179,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="5 folds × 4 epochs, no growth, no limits")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--repeats", type=int, default=1, help="rounds to take medians of")
     arguments = parser.parse_args()
     folds, epochs = (5, 4) if arguments.quick else (10, 20)
     x, y = digits()
     compiled(mlp).fit(x[:64], y[:64], verbose=0)  # TensorFlow's own first start is nobody's time
-    report, limits = {"folds": folds, "epochs": epochs, "models": {}}, {}
+    report, limits = {"folds": folds, "epochs": epochs, "repeats": arguments.repeats, "models": {}}, {}
     for name in arguments.models:
-        row = {way: timed(way, MODELS[name], x, y, folds, epochs) for way in WAYS}
-        for kind, ratio in (("seconds", "ratio"), ("cpu seconds", "cpu ratio")):
-            fastest = min(row["wrapper"][kind], row["loop"][kind])
-            for way in ("together", "sequential"):
-                row[way][ratio] = row[way][kind] / fastest
+        row = measured(MODELS[name], x, y, folds, epochs, arguments.repeats)
         report["models"][name] = row
         shown = (f"{way} {one['seconds']:.1f} s ({one['accuracy']:.4f})" for way, one in row.items())
         ratios = ", ".join(

@@ -110,20 +110,34 @@ sys.exit(4)
 
 
 @pytest.mark.parametrize("deaf", [False, True])
-def test_a_worker_that_goes_on_after_anothers_failure_is_ended(tmp_path, deaf, monkeypatch):
+def test_a_worker_that_goes_on_after_anothers_failure_is_ended(tmp_path, deaf):
+    # Worker 0 fails once the other is ready for the signal, and the other says what it heard of it.
+    ready = tmp_path / "ready"
     code = f"""
+from pathlib import Path
+ready = Path({str(ready)!r})
 if worker["task"]["index"] == 0:
+    while not ready.exists():
+        time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGKILL)
-if {deaf}:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-time.sleep(600)
+
+def heard(*_):
+    print("asked to end", flush=True)
+    if not {deaf}:
+        sys.exit(0)
+
+signal.signal(signal.SIGTERM, heard)
+ready.touch()
+while True:
+    time.sleep(600)
 """
     began = time.monotonic()
-    status, _, err = launch(tmp_path, code, "--grace", "0.2")
+    status, out, err = launch(tmp_path, code, "--grace", "0.2")
     assert status == 128 + signal.SIGKILL
     assert "worker 0 ended with status 137" in err
+    assert out == "[worker 1] asked to end\n"
     # One that does not listen is asked first, and made to end 5 s later.
-    assert (time.monotonic() - began > 5) == deaf
+    assert not deaf or time.monotonic() - began > 5
 
 
 def test_ctrl_c_reaches_the_workers_and_nothing_is_left(tmp_path):

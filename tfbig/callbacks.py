@@ -5,6 +5,7 @@ that the History, a CSVLogger or a TensorBoard that comes after it in the list h
 Keras's: `keras.callbacks.TensorBoard`.
 """
 
+import contextlib
 import math
 import resource
 import sys
@@ -24,11 +25,25 @@ __all__ = ["LearningRate", "ResourceUse", "StopOnNaN", "Throughput"]
 _SELDOM = 64
 
 
+class _Clock:
+    """What a callback measures time by. A checkpoint keeps its plain numbers, and a time of day is none to keep."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+
+    def since_last(self) -> float:
+        """Returns the seconds since this was asked before, or since the clock was made."""
+        now = time.perf_counter()
+        passed, self._last = now - self._last, now
+        return passed
+
+
 class Throughput(keras.callbacks.Callback):
     """Writes `examples_per_second` into the logs of each epoch: training rows over training time.
 
     The first execution of the first epoch is left out, since it holds the tracing, unless it is the only one;
-    validation does not count. With several steps per execution the clock stops after each execution.
+    validation does not count, nor does the time in which a training that is resumed did not run. With several steps
+    per execution the clock stops after each execution.
 
     Attributes:
         steps_between: Lets `fit` compile many steps into one call.
@@ -64,24 +79,24 @@ class Throughput(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Starts the clock."""
-        self._start = self._end = time.perf_counter()
-        self._rows_before = self._rows = 0.0
-        self._after_first = (0.0, self._start)
+        self._clock = _Clock()
+        self._rows = self._seconds = 0.0
+        self._first = (0.0, 0.0)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Reads clock and count; batches count from 0."""
         first = self._rows == 0
-        self._rows, self._end = self._rows_until(batch), time.perf_counter()
+        self._rows = self._rows_until(batch)
+        self._seconds += self._clock.since_last()
         if first and not self._warm:
-            self._after_first = (self._rows, self._end)
+            self._first = (self._rows, self._seconds)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Writes the epoch's throughput."""
-        if not self._warm and self._rows > self._after_first[0]:
-            self._rows_before, self._start = self._after_first
+        left_out = self._first if not self._warm and self._rows > self._first[0] else (0.0, 0.0)
         self._warm = True
         if logs is not None and self._rows:
-            logs["examples_per_second"] = (self._rows - self._rows_before) / (self._end - self._start)
+            logs["examples_per_second"] = (self._rows - left_out[0]) / (self._seconds - left_out[1])
 
     def _rows_until(self, batch: int) -> float:
         if self.batch_size is not None:
@@ -97,9 +112,9 @@ class Throughput(keras.callbacks.Callback):
 class ResourceUse(keras.callbacks.Callback):
     """Writes `seconds` and `peak_memory_mb` into the logs of each epoch.
 
-    Seconds are the epoch's wall time, validation included. Memory is the largest resident set that the process has
-    had since it began, in MiB (2²⁰ bytes): an epoch that adds to it needed more than all before. Memory of a GPU is
-    not in it.
+    Seconds are the epoch's wall time, validation included; of an epoch that is resumed inside, those since then.
+    Memory is the largest resident set that the process has had since it began, in MiB (2²⁰ bytes): an epoch that adds
+    to it needed more than all before. Memory of a GPU is not in it.
 
     Example:
         >>> import numpy as np, tfbig
@@ -112,12 +127,12 @@ class ResourceUse(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Starts the clock."""
-        self._start = time.perf_counter()
+        self._clock = _Clock()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Writes the epoch's time and the peak so far."""
         if logs is not None:
-            logs["seconds"] = time.perf_counter() - self._start
+            logs["seconds"] = self._clock.since_last()
             logs["peak_memory_mb"] = peak_memory_mb()
 
 
@@ -240,5 +255,8 @@ class StopOnNaN(keras.callbacks.Callback):
 
 def peak_memory_mb() -> float:
     """Returns the largest resident set this process has had, in MiB."""
+    # Linux's getrusage also counts what the process that started this one held at that moment.
+    with contextlib.suppress(OSError, StopIteration), open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # macOS counts bytes, Linux KiB

@@ -13,7 +13,10 @@ from tfbig.backend.distribution import (
     gradients_reduced_already,
     loss_tracker,
     mirrored_strategy,
+    note_compiled_with,
+    pipeline_stages,
     record_losses_as_they_are,
+    shuffles_of,
     undistributed,
 )
 
@@ -206,3 +209,41 @@ def test_a_mirrored_strategy_is_made_once_for_its_devices_and_numbers_its_exchan
         for one in (strategy, mirrored_strategy(("CPU:0",)), tf.distribute.MirroredStrategy(["CPU:0"]))
     }
     assert len(keys) == 3
+
+
+def test_stages_of_a_pipeline_lead_back_to_where_it_began():
+    first, second = tf.data.Dataset.range(4), tf.data.Dataset.range(4)
+    whole = tf.data.Dataset.zip((first.map(lambda i: i + 1), second)).batch(2).prefetch(1)
+    found = [id(stage) for stage in pipeline_stages(whole)]
+    assert {id(first), id(second), id(whole)} <= set(found)
+    assert list(pipeline_stages(iter([1]))) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (False, True)),
+        ({"seed": 1}, (True, True)),
+        ({"reshuffle_each_iteration": False}, (False, False)),
+        ({"seed": 1, "reshuffle_each_iteration": False}, (True, False)),
+    ],
+    ids=str,
+)
+def test_a_shuffle_tells_whether_it_has_a_seed_and_is_drawn_anew(options, expected):
+    tf.random.set_seed(None)  # set, it would be every shuffle's
+    stream = tf.data.Dataset.range(4).shuffle(4, **options).batch(2)
+    assert shuffles_of(stream) == [expected]
+    assert shuffles_of(tf.data.Dataset.range(4)) == []
+
+
+def test_a_seed_for_all_is_a_shuffles_seed_too():
+    tf.random.set_seed(3)
+    assert shuffles_of(tf.data.Dataset.range(4).shuffle(4)) == [(True, True)]
+
+
+def test_what_a_model_says_it_was_compiled_with_is_what_it_saves(tmp_path):
+    made = model(loss="mse")
+    note_compiled_with(made, loss="mae")
+    made.save(tmp_path / "m.keras")
+    assert keras.models.load_model(tmp_path / "m.keras").loss == "mae"
+    assert made.loss == "mse"

@@ -9,6 +9,7 @@ import pytest
 import tfbig
 from tfbig.backend import keras, tf
 from tfbig.data.csv_files import stream_csv
+from tfbig.data.stream_order import orders_in
 from tfbig.data.streams import row_errors_named
 from tfbig.errors import InvalidData, InvalidOption, UnknownOption, UnreadableFile
 
@@ -247,6 +248,7 @@ def test_an_empty_list_of_files_is_refused():
 MEMORY = """
 import json, sys
 from tfbig.data.csv_files import stream_csv
+from tfbig.data.stream_order import orders_in
 def resident():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS")) / 1024
 stream = stream_csv(sys.argv[1], target="y", batch_size=256, shuffle_buffer=2000, seed=0)
@@ -273,3 +275,47 @@ def test_memory_stays_flat_over_a_large_file(tmp_path):
     assert rows == 200_000
     # The text alone is 5 MiB and its rows in memory would be 10 times that as objects; buffers may settle yet.
     assert growth < 20
+
+
+def test_the_order_is_a_function_of_seed_and_epoch(folder):
+    def orders(*epochs, seed=None, training=7):
+        stream = stream_csv(folder / "*.csv", target="kind", batch_size=4, seed=seed).prefetch(1)
+        (order,) = orders_in(stream)
+        found = []
+        for epoch in epochs:
+            order.begin(epoch, training)
+            found.append(np.concatenate([x for x, _ in stream.as_numpy_iterator()]).tolist())
+        return found
+
+    first, second, again = orders(0, 1, 0)
+    assert first == again
+    assert first != second
+    assert sorted(first) == sorted(second)
+    # In another process, which begins with epoch 1; or in another worker.
+    assert orders(1) == [second]
+    assert orders(0, training=8) != [first]
+    # A seed of its own goes before that of the training; a seed that is set for all of TensorFlow changes nothing.
+    own = orders(0, 1, seed=3)
+    tf.random.set_seed(0)
+    assert orders(0, 1, seed=3, training=8) == own != [first, second]
+
+
+def test_after_a_training_each_iteration_has_an_order_of_its_own_again(folder):
+    stream = stream_csv(folder / "*.csv", target="kind", batch_size=4, seed=3)
+    (order,) = orders_in(stream)
+
+    def rows():
+        return np.concatenate([x for x, _ in stream.as_numpy_iterator()]).tolist()
+
+    order.begin(0, 1)
+    pinned = [rows(), rows()]
+    order.end()
+    free = [rows(), rows()]
+    assert pinned[0] == pinned[1]
+    assert len({str(one) for one in (pinned[0], *free)}) == 3
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5])
+def test_a_seed_that_is_none_is_refused(folder, seed):
+    with pytest.raises(InvalidOption, match=f"seed must be a whole number of at least 0; got {seed}"):
+        stream_csv(folder / "*.csv", target="kind", seed=seed)

@@ -1,8 +1,9 @@
 """Trains a table of cases on one device and on 2 and 4 replicas, in one process of 4 logical CPUs.
 
-    python on_replicas.py weights.npz histories.json
+    python on_replicas.py weights.npz histories.json facts.json
 
-`test_replicas.py` runs it once and compares what it saved.
+Then does what is no comparison of weights, and notes what it saw. `test_replicas.py` runs it once and compares what it
+saved.
 """
 
 import json
@@ -161,6 +162,15 @@ def cases(keras, tf, np, tfbig):
         options = {"optimizer": optimizers.SGD(0.1), "callbacks": [tfbig.Prune(0.75)], "epochs": 3}
         return (mlp(keras), *train), options
 
+    def unbuilt():
+        model = keras.Sequential([layers.Flatten(), layers.Dense(8, "relu"), layers.Dense(10)])
+        options = {
+            "loss": entropy(from_logits=True),
+            "optimizer": optimizers.SGD(0.1),
+            "metrics": ["accuracy"],
+        }
+        return (model, *train), options
+
     def fewer_rows_than_replicas():
         return (mlp(keras), train[0][:1], train[1][:1]), {"optimizer": optimizers.SGD(0.1)}
 
@@ -184,6 +194,7 @@ NAMES = (
     "two_outputs_of_a_stream",
     "best_weights",
     "pruned",
+    "unbuilt",
     "fewer_rows_than_replicas",
 )
 # 4 replicas take twice as long to trace as 2: there, the cases in which the number matters.
@@ -194,7 +205,122 @@ def counts(name):
     return REPLICAS if name in WITH_4 else REPLICAS[:2]
 
 
-def main(weights_path, histories_path):
+def facts(keras, tf, np, tfbig, folder):
+    """Name to what was seen when 2 replicas did it, or to the error."""
+    x, y = (part[:BATCH] for part in images())
+    losses, layers = keras.losses, keras.layers
+
+    def fit(model, **options):
+        return tfbig.fit(model, x, y, **{"strategy": 2, "epochs": 1, "seed": 0, "verbose": 0, **options})
+
+    def begun(callback_of):
+        seen = []
+
+        class Noting(keras.callbacks.Callback):
+            def on_train_begin(self, logs=None):
+                seen.append(callback_of(self.model))
+
+        return seen, Noting()
+
+    def mean_of_all(y, p):
+        return tf.reduce_mean(tf.square(tf.one_hot(tf.cast(y, "int32"), 10) - p))
+
+    def scalar_loss():
+        seen, noting = begun(lambda model: "training began")
+        try:
+            fit(mlp(keras), loss=mean_of_all, callbacks=[noting])
+        finally:
+            assert not seen
+
+    def dice_loss():
+        labels = np.eye(10, dtype="float32")[y]
+        return tfbig.fit(mlp(keras), x, labels, loss=losses.Dice(), strategy=2, epochs=1, verbose=0)
+
+    class AddsEach(layers.Layer):
+        def call(self, values):
+            self.add_loss(tf.reduce_sum(tf.square(values), axis=1))
+            return values
+
+    def added_values():
+        return fit(
+            keras.Sequential(
+                [keras.Input((8, 8, 1)), layers.Flatten(), AddsEach(), layers.Dense(10, name="logits")]
+            )
+        )
+
+    def precision_of_a_builder():
+        seen, noting = begun(lambda model: [layer.compute_dtype for layer in model.layers])
+        run = fit(lambda: mlp(keras), precision="mixed_bfloat16", callbacks=[noting])
+        return [*seen, [layer.compute_dtype for layer in run.model.layers]]
+
+    def dropout_masks():
+        model = keras.Sequential(
+            [
+                keras.Input((64,)),
+                layers.Dropout(0.5),
+                layers.Dense(2, use_bias=False, kernel_initializer="zeros"),
+            ]
+        )
+        ones, kept = np.ones((2, 64), "float32"), {}
+        options = {"loss": "mse", "optimizer": keras.optimizers.SGD(1.0), "shuffle": False, "metrics": []}
+        for strategy in (None, 2):
+            # Row i is replica i's, and moves column i of the kernel where its mask lets values through.
+            run = tfbig.fit(model, ones, np.eye(2), strategy=strategy, epochs=1, seed=0, verbose=0, **options)
+            kept[str(strategy)] = (run.model.layers[-1].kernel.numpy() != 0).T.tolist()
+            kept[f"state {strategy}"] = model.non_trainable_variables[0].numpy().tolist()
+            model.layers[-1].kernel.assign(np.zeros((64, 2)))
+        return kept
+
+    def saved_by_a_callback():
+        path = os.path.join(folder, "saved.keras")
+        model = mlp(keras)
+        run = fit(model, callbacks=[keras.callbacks.ModelCheckpoint(path)])
+        loaded = keras.models.load_model(path)
+        return [
+            type(loaded.loss).__name__,
+            loaded.evaluate(x, y, verbose=0, return_dict=True)["loss"],
+            run.model.evaluate(x, y, verbose=0, return_dict=True)["loss"],
+        ]
+
+    def scaled_by_the_user():
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1, 0.9))
+        model = fit(mlp(keras), optimizer=optimizer, precision="mixed_float16", batch_size=11).model
+        fit(model, precision="mixed_float16", batch_size=11)
+        inner = model.optimizer.inner_optimizer
+        return [int(inner.iterations), float(np.abs(inner.momentums[0].numpy()).max())]
+
+    def eagerly():
+        model = mlp(keras)
+        model.compile("sgd", losses.SparseCategoricalCrossentropy(from_logits=True), run_eagerly=True)
+        return fit(model)
+
+    def jit_compiled():
+        return fit(mlp(keras), jit_compile=True)
+
+    made = locals()
+    found = {}
+    for name in FACTS:
+        try:
+            found[name] = made[name]()
+        except Exception as error:
+            found[name] = f"{type(error).__name__}: {error}"
+    return found
+
+
+FACTS = (
+    "scalar_loss",
+    "dice_loss",
+    "added_values",
+    "precision_of_a_builder",
+    "dropout_masks",
+    "saved_by_a_callback",
+    "scaled_by_the_user",
+    "eagerly",
+    "jit_compiled",
+)
+
+
+def main(weights_path, histories_path, facts_path):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import numpy as np
     import tensorflow as tf
@@ -225,6 +351,9 @@ def main(weights_path, histories_path):
     np.savez(weights_path, **weights)
     with open(histories_path, "w") as file:
         json.dump(histories, file, default=float)
+    with open(facts_path, "w") as file:
+        found = {} if only else facts(keras, tf, np, tfbig, os.path.dirname(facts_path))
+        json.dump(found, file, default=str)
 
 
 if __name__ == "__main__":

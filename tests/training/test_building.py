@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tfbig
-from tfbig.backend import keras
+from tfbig.backend import keras, tf
 from tfbig.errors import InvalidModel
 from tfbig.training.building import build_model, is_builder
 
@@ -100,3 +100,28 @@ def keyword(*, units):
 def test_a_builder_of_another_kind_is_refused(build, message):
     with pytest.raises(InvalidModel, match=message):
         build_model(build, X, Y)
+
+
+@pytest.mark.parametrize("options", [{}, {"strategy": "one"}, {"precision": "mixed_bfloat16"}], ids=str)
+@pytest.mark.parametrize("data", ["arrays", "tf.data", "generator"])
+def test_a_sequential_without_weights_is_built_for_the_rows(blobs, options, data):
+    x, y = blobs
+    model = keras.Sequential([keras.layers.Dense(4), keras.layers.Dense(3)])
+    given = {
+        "arrays": (x, y),
+        "tf.data": (tf.data.Dataset.from_tensor_slices((x, y)).batch(32),),
+        "generator": (((x[i : i + 50], y[i : i + 50]) for i in range(0, 200, 50)),),
+    }[data]
+    options = dict(options)
+    if "strategy" in options:
+        options["strategy"] = tf.distribute.MirroredStrategy(["CPU:0"])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    run = tfbig.fit(model, *given, loss=loss, epochs=1, seed=0, verbose=0, **options)
+    assert model.count_params() == 4 * 4 + 4 + 4 * 3 + 3
+    evaluated = model.evaluate(x, y, verbose=0, return_dict=True)["loss"]
+    assert evaluated < run.history["loss"][0]  # the weights that were trained have come back
+
+
+def test_a_sequential_without_weights_gets_the_loss_of_its_task(blobs):
+    model = keras.Sequential([keras.layers.Dense(3)])
+    assert "accuracy" in tfbig.fit(model, *blobs, epochs=1, verbose=0).history

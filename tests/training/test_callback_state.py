@@ -144,3 +144,19 @@ def test_keras_callbacks_know_what_they_had_seen(make):
     assert target.model.stop_training == whole.model.stop_training
     best = getattr(target, "best_weights", None)
     assert best is None or np.array(best[0]).item() == 1
+
+
+def test_a_log_that_goes_on_has_one_header(tmp_path):
+    path = tmp_path / "log.csv"
+    first, again = (keras.callbacks.CSVLogger(path, append=True) for _ in range(2))
+    for logger in (first, again):
+        logger.set_model(keras.Sequential())
+    first.on_train_begin()
+    first.on_epoch_end(0, {"loss": 1.0, "val_loss": 2.0})
+    state = state_of(first, {}.__setitem__)
+    first.on_train_end()
+    again.on_train_begin()
+    restore(again, state, {}.__getitem__)
+    again.on_epoch_end(1, {"loss": 0.5, "val_loss": 1.5})
+    again.on_train_end()
+    assert path.read_text().splitlines() == ["epoch,loss,val_loss", "0,1.0,2.0", "1,0.5,1.5"]

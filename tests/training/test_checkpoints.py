@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
+from tfbig.data.row_reading import read_rows
 from tfbig.errors import InvalidOption, OutputNotWritable
 from tfbig.training import checkpoints
 from tfbig.training.checkpoints import Checkpoint, CheckpointFolder, check_same_training, fingerprint
@@ -232,9 +233,41 @@ def test_a_fingerprint_tells_data_apart():
     assert fingerprint(x, None, other) == [*fingerprint(x), *fingerprint(other)]
 
 
-def test_a_fingerprint_of_many_rows_looks_at_the_first_and_the_last():
+def test_a_fingerprint_of_rows_in_memory_looks_at_all():
     x = np.zeros((5000, 2))
-    for row in (0, -1):
+    for row in range(0, 5000, 61):
         other = x.copy()
         other[row] = 1
         assert fingerprint(other) != fingerprint(x)
+
+
+def mapped(path, rows):
+    stored = np.lib.format.open_memmap(path, "w+", np.float32, (rows, 4))
+    stored[:] = np.arange(rows)[:, None]
+    stored.flush()
+    return np.load(path, mmap_mode="r+")
+
+
+def test_a_fingerprint_of_rows_in_a_file_looks_at_some_from_the_first_to_the_last(tmp_path):
+    x = mapped(tmp_path / "x.npy", 5000)
+    before = fingerprint(x)
+    for row in (0, -1):
+        x[row] += 1
+        x.flush()
+        assert fingerprint(x) != before
+        before = fingerprint(x)
+
+
+def test_a_fingerprint_reads_no_more_than_it_may(tmp_path, monkeypatch):
+    x, read = mapped(tmp_path / "x.npy", 5000), []
+
+    def counting(array, rows):
+        read.append(len(rows) * 16)
+        return read_rows(array, rows)
+
+    monkeypatch.setattr("tfbig.training.checkpoints.read_rows", counting)
+    monkeypatch.setattr("tfbig.training.checkpoints._READ_BYTES", 4000)
+    monkeypatch.setattr("tfbig.training.checkpoints._PIECE_BYTES", 160)
+    fingerprint(x, x)
+    assert 3000 < sum(read) <= 4000
+    assert max(read) <= 160

@@ -149,6 +149,41 @@ def test_a_callback_that_watches_batches_sees_every_batch(blobs, watching):
     assert seen == list(range(BATCHES))
 
 
+class ValidationCounter(keras.callbacks.Callback):
+    def __init__(self, seen):
+        super().__init__()
+        self.seen = seen
+
+    def on_test_batch_end(self, batch, logs=None):
+        self.seen.append(batch)
+
+
+def test_a_callback_that_watches_validation_batches_sees_every_one(blobs):
+    seen = []
+    fit(small, *blobs, validation_data=blobs, callbacks=[ValidationCounter(seen)])
+    assert seen == list(range(BATCHES))
+
+
+class Watching(keras.callbacks.ModelCheckpoint):
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, logs)
+
+
+SAVING = {
+    "each epoch": (keras.callbacks.ModelCheckpoint, "epoch", BATCHES),
+    "every three batches": (keras.callbacks.ModelCheckpoint, 3, 1),
+    "a backup of each epoch": (keras.callbacks.BackupAndRestore, "epoch", BATCHES),
+    "of the user's own": (Watching, "epoch", 1),
+}
+
+
+@pytest.mark.parametrize(("kind", "every", "steps"), SAVING.values(), ids=SAVING)
+def test_saving_between_epochs_slows_nothing_down(blobs, tmp_path, kind, every, steps):
+    spy = Spy()
+    fit(small, *blobs, callbacks=[kind(str(tmp_path / "m.keras"), save_freq=every), spy])
+    assert spy.steps == [steps]
+
+
 def test_a_single_callback_needs_no_list(blobs):
     spy = Spy()
     fit(small, *blobs, callbacks=spy)
@@ -540,3 +575,66 @@ def test_settings_of_a_compiled_model_survive_a_new_optimizer(blobs):
     tfbig.fit(model, *blobs, epochs=1, optimizer="adam", verbose=0)
     assert model.run_eagerly
     assert isinstance(model.optimizer, keras.optimizers.Adam)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_accumulating_8_batches_of_32_is_a_batch_of_256(optimizer):
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(512, 4)).astype(np.float32)
+    y = (x @ generator.normal(size=4) > 0).astype(int)
+
+    def weights(**options):
+        keras.utils.set_random_seed(0)
+        model = tfbig.models.mlp((4,), 2, hidden=(8,))
+        options = {"optimizer": optimizer, "learning_rate": 0.01, "epochs": 4, "shuffle": False, **options}
+        return fit(model, x, y, **options).model.get_weights()
+
+    whole, accumulated = weights(batch_size=256), weights(batch_size=32, gradient_accumulation=8)
+    for one, other in zip(whole, accumulated, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)  # float32 sums in another order
+    assert np.abs(whole[0] - weights(batch_size=32)[0]).max() > 1e-3  # or nothing was accumulated
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_rematerialized_training_has_the_same_loss(blobs, dropout):
+    def losses(**options):
+        keras.utils.set_random_seed(0)
+        model = tfbig.models.mlp((4,), 3, hidden=(8,) * 4, dropout=dropout)
+        return fit(model, *blobs, epochs=3, seed=0, **options).history["loss"]
+
+    # The same float32 operations; XLA is not in it, but kernels may be fused in another way.
+    np.testing.assert_allclose(losses(rematerialize=True), losses(), rtol=1e-6)
+
+
+def test_a_schedule_by_name_spans_the_training_and_is_followed(blobs):
+    optimizer = keras.optimizers.SGD(0.5)
+    run = fit(
+        small,
+        *blobs,
+        optimizer=optimizer,
+        learning_rate="cosine",
+        epochs=5,
+        callbacks=[tfbig.callbacks.LearningRate()],
+    )
+    rates = run.history["learning_rate"]
+    assert rates[-1] == pytest.approx(0, abs=1e-6)
+    assert rates == sorted(rates, reverse=True)
+    assert 0.4 < rates[0] < 0.5  # after 7 of 35 steps, 2 of them warm-up
+
+
+def test_tensorboard_writes_what_is_trained(blobs, tmp_path):
+    pytest.importorskip("tensorboard")
+    run = fit(
+        small, *blobs, validation_data=blobs, epochs=2, callbacks=[keras.callbacks.TensorBoard(tmp_path)]
+    )
+    assert len(run.epoch) == 2
+    assert {path.parent.name for path in tmp_path.rglob("events*")} == {"train", "validation"}
+
+
+def test_tables_of_pandas_train_as_their_values_do(blobs):
+    pandas = pytest.importorskip("pandas")
+    x, y = blobs
+    table = pandas.DataFrame(x, columns=list("abcd"), index=np.arange(len(x))[::-1])
+    series = pandas.Series(y, index=table.index)
+    runs = [fit(small, *data, seed=0, epochs=2) for data in ((table, series), (x, y))]
+    assert same_weights(*runs)

@@ -106,3 +106,33 @@ def test_rows_of_no_weight_at_all_give_0_and_not_nan(monkeypatch):
     nothing = np.zeros(5, np.float32)
     results = over_replicas(monkeypatch, loss, [(Y, P, nothing), (Y, P, nothing)])
     assert [value for value, _ in results] == [0, 0]
+
+
+def scalar(y, p):
+    return tf.reduce_mean(tf.square(y - p))
+
+
+@pytest.mark.parametrize(
+    ("loss", "got"),
+    [
+        (scalar, "one number"),
+        (keras.losses.Dice(), "one number"),
+        (keras.losses.Dice(reduction="sum"), "one number"),
+        (lambda y, p: tf.reduce_mean(tf.abs(y - p), axis=0), r"values of shape \(2,\)"),
+        (lambda y, p: tf.reduce_mean(tf.abs(y - p), keepdims=True), r"values of shape \(1, 1\)"),
+    ],
+    ids=["mean", "dice", "sum", "by column", "kept axes"],
+)
+def test_a_loss_that_gives_no_value_per_row_is_refused_over_replicas_only(monkeypatch, loss, got):
+    with pytest.raises(InvalidModel, match=f"gives {got} for a whole batch.*one value per row"):
+        over_replicas(monkeypatch, GlobalLoss(loss), [(Y[:3], P[:3], None), (Y[3:], P[3:], None)])
+    monkeypatch.undo()
+    assert float(GlobalLoss(loss)(Y, P)) == pytest.approx(float(GlobalLoss(loss).inner(Y, P)))
+
+
+def test_several_values_per_row_in_one_axis_are_no_values_of_a_batch(monkeypatch):
+    def flat(y, p):
+        return tf.reshape(tf.square(y - p), [-1])
+
+    results = over_replicas(monkeypatch, GlobalLoss(flat), [(Y[:3], P[:3], None), (Y[3:], P[3:], None)])
+    assert [value for value, _ in results] == pytest.approx([float(np.mean((Y - P) ** 2))] * 2, rel=1e-6)

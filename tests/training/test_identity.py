@@ -1,20 +1,28 @@
+import functools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tfbig
 from tfbig.backend import keras, tf
+from tfbig.training.described import described_callback, same_callbacks
 from tfbig.training.identity import identity_of
 
 X, Y = np.arange(12, dtype=np.float32).reshape(4, 3), np.array([0, 1, 0, 1])
 
 
+COMPILED = ("loss_weights", "metrics", "weighted_metrics")
+
+
 def model(hidden=5, optimizer=None, loss=None, **options):
+    compiled = {name: options.pop(name) for name in COMPILED if name in options}
     made = tfbig.models.mlp((3,), 2, hidden=(hidden,), **options)
     made.compile(
         optimizer or keras.optimizers.Adam(0.1),
         loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        **compiled,
     )
     return made
 
@@ -46,6 +54,13 @@ OTHERS = {
     "weights": ({"data": (X, Y, np.ones(4))}, "data"),
     "rows": ({"data": (X[:3], Y[:3], None)}, "data"),
     "validation": ({"validation": (X, Y)}, "validation_data"),
+    "loss_weights": ({"made": model(loss_weights=2.0)}, "loss_weights"),
+    "metrics": ({"made": model(metrics=["accuracy"])}, "metrics"),
+    "a metric's option": (
+        {"made": model(metrics=[keras.metrics.SparseTopKCategoricalAccuracy(2)])},
+        "metrics",
+    ),
+    "weighted metrics": ({"made": model(weighted_metrics=["accuracy"])}, "weighted_metrics"),
     "a stream": ({"data": tf.data.Dataset.from_tensor_slices((X, Y)).batch(2)}, "data"),
 }
 
@@ -75,3 +90,75 @@ def test_models_inside_models_are_looked_into():
 
     assert nested("relu") == nested("relu")
     assert nested("relu") != nested("tanh")
+
+
+def scaled(y, p, by):
+    return by * tf.square(y - p)
+
+
+def test_a_loss_with_bound_arguments_is_known_by_these_and_not_by_its_address():
+    one, again, other = (
+        identity(model(loss=functools.partial(scaled, by=by)))["loss"] for by in (1.0, 1.0, 2.0)
+    )
+    assert one == again
+    assert one != other
+    assert "0x" not in str(one)
+
+
+def test_streams_from_files_are_known_by_their_files_and_order(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_text("x,y\n1,0\n2,1\n")
+
+    def of(pattern, **options):
+        return identity(
+            data=tfbig.stream_csv(str(tmp_path / pattern), target="y", **options).map(lambda *b: b)
+        )
+
+    same, again = of("a.csv", seed=1), of("a.csv", seed=1)
+    assert same == again
+    changed = [
+        of("b.csv", seed=1),
+        of("*.csv", seed=1),
+        of("a.csv", seed=2),
+        of("a.csv", seed=1, shuffle_buffer=0),
+    ]
+    (tmp_path / "a.csv").write_text("x,y\n1,0\n2,1\n3,0\n")
+    changed.append(of("a.csv", seed=1))
+    assert all(other["data"] != same["data"] for other in changed)
+
+
+def test_streams_of_other_lengths_are_told_apart():
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(1)
+    assert identity(data=data)["data"] != identity(data=data.take(3))["data"]
+
+
+class Own(keras.callbacks.Callback):
+    def __init__(self, path, every, action=print, verbose=0):
+        super().__init__()
+        self._every, self.path, self.action, self.verbose = every, path, action, verbose
+        self.seen = 0
+
+
+def test_callbacks_are_known_by_what_they_are_made_with():
+    assert described_callback(Own(Path("a"), 3, verbose=1)) == ["Own", {"path": "a", "every": 3}]
+    patience = [
+        described_callback(keras.callbacks.EarlyStopping("loss", patience=count)) for count in (5, 5, 50)
+    ]
+    assert patience[0] == patience[1]
+    assert patience[0] != patience[2]
+
+
+def test_what_training_does_to_a_callback_is_not_what_it_was_made_with():
+    stop = keras.callbacks.EarlyStopping("loss", min_delta=0.25)
+    before = described_callback(stop)
+    tfbig.fit(model(), X, Y, epochs=2, verbose=0, callbacks=[stop])
+    assert stop.min_delta == -0.25
+    assert described_callback(stop) == before
+
+
+def test_another_worker_finds_its_own_callbacks_among_the_chiefs():
+    chief = [["CSVLogger", {}], ["EarlyStopping", {"patience": 1}], ["EarlyStopping", {"patience": 2}]]
+    assert same_callbacks(chief, chief) == [0, 1, 2]
+    assert same_callbacks(chief[2:], chief) == [2]
+    assert same_callbacks([chief[1], ["Own", {}], chief[2]], chief) == [1, None, 2]
+    assert same_callbacks([], chief) == []

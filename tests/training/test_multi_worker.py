@@ -79,8 +79,9 @@ def test_two_workers_give_the_weights_and_history_of_one_device(table, folder, n
         assert history[metric] == pytest.approx(series, abs=1e-4)
 
 
-def test_without_any_seed_workers_agree_and_see_each_row_once(table, folder):
-    (first, history, _), (second, other_history, _) = results(folder, "unseeded")
+@pytest.mark.parametrize("name", ["unseeded", "unseeded_stream"])
+def test_without_any_seed_workers_agree_and_see_each_row_once(table, folder, name):
+    (first, history, _), (second, other_history, _) = results(folder, name)
     assert history == other_history
     assert largest_difference(first, second) == 0.0
     # The sum over all rows of (times seen − 1)².
@@ -105,13 +106,15 @@ def test_only_the_chief_writes_checkpoints(table, folder):
         ("values", "they differ in data"),
         ("model", r"they differ in model\. In this worker, model: \[\['{layer}'"),
         ("batch_size", r"they differ in batch_size\. In this worker, batch_size: {batch_size}"),
+        ("epochs", r"they differ in epochs\. In this worker, epochs: {epochs}"),
+        ("checkpoint_dir", r"they differ in checkpoint_dir\. In this worker, checkpoint_dir: {given}"),
         ("checkpoint", "they differ in checkpoint.*checkpoint_dir must be one folder that all workers see"),
     ],
 )
 def test_workers_that_do_not_fit_together_are_refused_in_each(table, folder, name, message):
     own = [
-        {"rows": 301, "layer": "Flatten", "batch_size": 32},
-        {"rows": 296, "layer": "Conv2D", "batch_size": 16},
+        {"rows": 301, "layer": "Flatten", "batch_size": 32, "epochs": 2, "given": "given"},
+        {"rows": 296, "layer": "Conv2D", "batch_size": 16, "epochs": 1, "given": "none"},
     ]
     for worker in (0, 1):
         told = json.loads((folder / f"refusals-{worker}.json").read_text())[name]
@@ -121,6 +124,18 @@ def test_workers_that_do_not_fit_together_are_refused_in_each(table, folder, nam
         assert re.match(rf"InvalidData: The workers are about to train different things: {expected}", told), (
             told
         )
+
+
+def test_workers_that_would_shuffle_a_stream_each_in_its_own_way_are_refused(table, folder):
+    for worker in (0, 1):
+        told = json.loads((folder / f"refusals-{worker}.json").read_text())["shuffle"]
+        assert re.match(r"InvalidData: x is shuffled without a seed, so each worker", told), told
+
+
+def test_a_callback_that_only_the_chief_has_writes_and_hinders_nobody(resumed, folder):
+    assert resumed[0] == 1  # the last part of that script, which is to fail, was reached
+    lines = (folder / "checkpoints.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["epoch", "0", "1", "2"]
 
 
 def test_a_chief_that_refuses_its_data_does_not_leave_the_other_waiting(table):

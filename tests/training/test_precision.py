@@ -179,10 +179,58 @@ def test_a_subclassed_model_is_refused_with_the_way_out():
 
     model = Own()
     model(np.ones((1, 1)))
-    with pytest.raises(InvalidModel, match="cannot be made again in mixed_float16.*pass its builder"):
+    with pytest.raises(
+        InvalidModel, match="cannot be made again in mixed_float16.*make its layers with dtype"
+    ):
         with_precision(model, "mixed_float16")
 
 
 def test_a_model_that_is_not_built_is_refused():
     with pytest.raises(InvalidModel, match="has no weights yet: build it, or begin it with keras.Input"):
         with_precision(keras.Sequential([keras.layers.Dense(1)]), "mixed_bfloat16")
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_an_optimizer_that_scales_the_loss_by_itself_goes_on_from_one_fit_to_the_next(blobs, name):
+    model = tfbig.models.mlp((4,), 3, hidden=(4,))
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01, 0.9))
+    for given in (optimizer, None):
+        tfbig.fit(model, *blobs, optimizer=given, precision=name, epochs=1, batch_size=50, verbose=0)
+    assert int(model.optimizer.inner_optimizer.iterations) == 2 * 4
+    assert np.abs(model.optimizer.inner_optimizer.momentums[0].numpy()).max() > 0
+
+
+def test_a_model_that_is_in_float16_already_trains_in_another_precision(blobs):
+    """Keras's `compile` has wrapped its optimizer in one that scales the loss."""
+    with precision("mixed_float16"):
+        model = tfbig.models.mlp((4,), 3, hidden=(4,))
+    for _ in range(2):
+        tfbig.fit(model, *blobs, precision="mixed_bfloat16", epochs=1, batch_size=50, verbose=0)
+    assert int(model.optimizer.inner_optimizer.iterations) == 2 * 4
+
+
+def test_fit_trains_in_bfloat16_and_leaves_policy_and_model_as_they_were(blobs):
+    seen = []
+
+    class Noting(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            seen.append([layer.compute_dtype for layer in self.model.layers])
+
+    model = tfbig.models.mlp((4,), 3, hidden=(8,))
+    before = keras.config.dtype_policy()
+    run = tfbig.fit(
+        model,
+        *blobs,
+        precision="mixed_bfloat16",
+        epochs=15,
+        optimizer=keras.optimizers.Adam(0.05),
+        seed=0,
+        verbose=0,
+        callbacks=[Noting()],
+    )
+    assert seen == [["bfloat16", "bfloat16", "float32"]]
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    assert keras.config.dtype_policy() == before
+    assert run.history["accuracy"][-1] > 0.9
+    # The float32 model, with the weights that the other one learned.
+    assert model.evaluate(*blobs, verbose=0, return_dict=True)["accuracy"] > 0.9

@@ -1,12 +1,15 @@
 """What training refuses before, or as soon as, it can know: streams, losses, metrics."""
 
+import contextlib
+import warnings
+
 import numpy as np
 import pytest
 
 import tfbig
 from tfbig.backend import keras, tf
 from tfbig.errors import InvalidData, InvalidModel, InvalidOption
-from tfbig.training.first_batch import first_batch
+from tfbig.training.first_batch import check_order, first_batch
 
 X = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
 Y = np.arange(40) % 3
@@ -64,7 +67,7 @@ def test_a_stream_without_batches_is_refused(stream):
 
 
 def test_a_stream_that_turns_out_to_be_empty_is_told_of():
-    with pytest.raises(InvalidData, match="The stream gave no batch in epoch 1"):
+    with pytest.raises(InvalidData, match="The stream gave no batch in epoch 0 "):
         stream_fit(dataset().filter(lambda *_: False))
 
 
@@ -111,7 +114,7 @@ def holed(part):
     "make", [dataset, generator, lambda *data: Batches(4, *data)], ids=["tf", "gen", "py"]
 )
 def test_a_batch_of_a_stream_that_is_not_finite_is_named(part, steps, make):
-    with pytest.raises(InvalidData, match=rf"^{part} holds NaN or infinite values in batch 2 of epoch 1 "):
+    with pytest.raises(InvalidData, match=rf"^{part} holds NaN or infinite values in batch 2 of epoch 0 "):
         model = tfbig.models.mlp((4,), 1, task="regression", hidden=(4,))
         stream_fit(make(*holed(part)), model=model, loss="mse", steps_per_execution=steps, shuffle=False)
 
@@ -124,13 +127,13 @@ def test_a_batch_that_becomes_bad_later_is_named_with_its_epoch():
 
     stream = dataset().map(lambda x, y: tf.numpy_function(spoilt, (x, y), (tf.float32, tf.int64)))
     stream = stream.map(lambda x, y: (tf.ensure_shape(x, (10, 4)), tf.ensure_shape(y, (10,))))
-    with pytest.raises(InvalidData, match=r"^x holds NaN or infinite values in batch 1 of epoch 2 "):
+    with pytest.raises(InvalidData, match=r"^x holds NaN or infinite values in batch 1 of epoch 1 "):
         stream_fit(stream, epochs=3)
 
 
 def test_a_bad_batch_of_validation_is_named_as_such():
     with pytest.raises(
-        InvalidData, match=r"^validation x holds NaN or infinite values in batch 2 of epoch 1 "
+        InvalidData, match=r"^validation x holds NaN or infinite values in batch 2 of epoch 0 "
     ):
         fit(validation_data=dataset(*holed("x")))
 
@@ -267,3 +270,75 @@ def test_two_metrics_of_one_name_are_refused(metrics, name):
 def test_a_metric_named_as_the_loss_is_refused():
     with pytest.raises(InvalidOption, match="A metric is named 'loss'"):
         fit(metrics=[keras.metrics.MeanSquaredError(name="loss")])
+
+
+BESIDE = {
+    "y": ({"y": Y}, "y is given"),
+    "sample_weight": ({"sample_weight": np.ones(40)}, "sample_weight is given"),
+}
+
+
+@pytest.mark.parametrize(
+    "stream", [dataset, lambda: Batches(4), generator], ids=["tf.data", "PyDataset", "generator"]
+)
+@pytest.mark.parametrize(("options", "what"), BESIDE.values(), ids=BESIDE)
+def test_what_the_batches_of_a_stream_hold_is_refused_beside_it(stream, options, what):
+    with pytest.raises(InvalidData, match=f"{what} beside it. Let the stream give"):
+        fit(stream(), **{"y": None, "loss": "sparse_categorical_crossentropy", **options})
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        lambda: tf.data.Dataset.from_tensor_slices(X).batch(10),
+        lambda: (X[i : i + 10] for i in range(0, 40, 10)),
+    ],
+    ids=["tf.data", "generator"],
+)
+def test_a_stream_without_targets_is_refused(stream):
+    with pytest.raises(InvalidData, match=r"must give \(x, y\) or .*without targets"):
+        stream_fit(stream())
+
+
+BAD_OPTIONS = {
+    "jit_compile": ({"jit_compile": "atuo"}, "jit_compile must be True, False or \"auto\"; got 'atuo'"),
+    "NaN": ({"class_weight": {0: 1, 1: float("nan"), 2: 1}}, "finite and not negative; got nan for 1"),
+    "negative": ({"class_weight": {0: 1, 1: 1, 2: -1}}, "finite and not negative; got -1 for 2"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), BAD_OPTIONS.values(), ids=BAD_OPTIONS)
+def test_options_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(InvalidOption, match=message):
+        fit(**options)
+
+
+SHUFFLES = {
+    "by chance": (lambda data: data.shuffle(9), True, True),
+    "anew in each epoch": (lambda data: data.shuffle(9, seed=1), False, True),
+    "once, by chance": (lambda data: data.shuffle(9, reshuffle_each_iteration=False), True, True),
+    "once": (lambda data: data.shuffle(9, seed=1, reshuffle_each_iteration=False), False, False),
+    "not": (lambda data: data, False, False),
+}
+
+
+@pytest.mark.parametrize(("shuffle", "differs", "is_lost"), SHUFFLES.values(), ids=SHUFFLES)
+def test_an_order_that_workers_or_a_restart_do_not_share_is_told_of(shuffle, differs, is_lost):
+    tf.random.set_seed(None)  # set, it would be every shuffle's
+    stream = shuffle(tf.data.Dataset.from_tensor_slices((X, Y))).map(lambda x, y: (2 * x, y)).batch(10)
+    refused = pytest.raises(InvalidData, match="x is shuffled without a seed.*seed=0")
+    with refused if differs else contextlib.nullcontext():
+        check_order(stream, "x", several_workers=True, resumable=False)
+    warned = pytest.warns(UserWarning, match="x is shuffled by tf.data in an order")
+    with warned if is_lost else contextlib.nullcontext(), warnings.catch_warnings():
+        if not is_lost:
+            warnings.simplefilter("error")
+        check_order(stream, "x", several_workers=False, resumable=True)
+
+
+def test_fit_warns_of_a_shuffle_only_where_a_restart_can_meet_it(tmp_path):
+    with pytest.warns(UserWarning, match="x is shuffled by tf.data in an order"):
+        stream_fit(dataset().shuffle(9), checkpoint_dir=tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stream_fit(dataset().shuffle(9))

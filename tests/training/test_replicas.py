@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,9 +36,9 @@ PAIRS = [(name, count) for name in CASES.NAMES for count in CASES.counts(name)[1
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """(weights by "case replicas i", histories by "case replicas")."""
+    """(weights by "case replicas i", histories by "case replicas", facts by name)."""
     folder = tmp_path_factory.mktemp("replicas")
-    paths = [str(folder / "weights.npz"), str(folder / "histories.json")]
+    paths = [str(folder / name) for name in ("weights.npz", "histories.json", "facts.json")]
     result = subprocess.run(
         [sys.executable, str(SCRIPT), *paths],
         capture_output=True,
@@ -47,12 +48,12 @@ def trained(tmp_path_factory):
     )
     assert result.returncode == 0, result.stderr[-3000:]
     with np.load(paths[0]) as stored:
-        return dict(stored), json.loads(Path(paths[1]).read_text())
+        return dict(stored), *(json.loads(Path(path).read_text()) for path in paths[1:])
 
 
 @pytest.mark.parametrize(("name", "count"), PAIRS, ids=str)
 def test_replicas_train_the_same_weights_as_one_device(trained, name, count):
-    weights, histories = trained
+    weights, histories, _ = trained
     for replicas in (1, count):
         assert isinstance(histories[f"{name} {replicas}"], dict), histories[f"{name} {replicas}"]
     assert histories[f"{name} {count}"]["strategy"] == f"MirroredStrategy, {count} replicas"
@@ -75,7 +76,7 @@ def test_replicas_measure_the_same_history_as_one_device(trained, name, count):
 
 def test_cases_are_what_they_are_for(trained):
     """Or two equal results would show nothing."""
-    weights, histories = trained
+    weights, histories, _ = trained
     assert len(histories["best_weights 1"]["loss"]) < 6
     assert len(set(histories["best_weights 1"]["learning_rate"])) > 1
     kernel = weights["pruned 1 0"]
@@ -84,6 +85,51 @@ def test_cases_are_what_they_are_for(trained):
     for key in ("regularized 1 0", "one_step_at_a_time 1 0"):
         np.testing.assert_allclose(weights[key], weights["regularized 1 0"], atol=SGD)
     assert len(histories["area 1"]["val_auc"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "scalar_loss",
+            "InvalidModel: The loss 'mean_of_all' gives one number for a whole batch.*one value per row",
+        ),
+        ("dice_loss", "InvalidModel: The loss 'dice' gives one number for a whole batch.*one value per row"),
+        ("added_values", "InvalidModel: A layer of .* adds a loss of several values.*the mean over rows"),
+        ("eagerly", "InvalidModel: .* runs eagerly, .* run_eagerly=False"),
+        ("jit_compiled", 'InvalidOption: jit_compile=True: XLA compiles the step of one device only.*"auto"'),
+    ],
+)
+def test_what_replicas_cannot_do_exactly_is_refused(trained, name, message):
+    assert re.match(message, str(trained[2][name])), trained[2][name]
+
+
+def test_a_builders_model_trains_in_the_precision_asked_for(trained):
+    mixed, own = trained[2]["precision_of_a_builder"]
+    assert mixed == ["bfloat16"] * 3 + ["float32"]  # the head keeps its digits
+    assert own == ["float32"] * 4
+
+
+def test_replicas_draw_dropout_masks_of_their_own(trained):
+    """On one device the two rows have two masks, and so they must where each is on a replica of its own."""
+    found = trained[2]["dropout_masks"]
+    assert found["None"][0] != found["None"][1]
+    assert found["2"][0] != found["2"][1]
+    assert all(20 < sum(mask) < 44 for mask in found["2"])
+    # What is kept between steps is one state, as on one device.
+    assert found["state 2"] == found["state None"]
+
+
+def test_a_model_that_a_callback_saves_is_loaded_with_the_users_loss(trained):
+    kind, loaded, own = trained[2]["saved_by_a_callback"]
+    assert kind == "SparseCategoricalCrossentropy"
+    assert loaded == pytest.approx(own, rel=1e-5)  # two sums of float32
+
+
+def test_an_optimizer_that_scales_the_loss_comes_back_with_its_state(trained):
+    iterations, momentum = trained[2]["scaled_by_the_user"]
+    assert iterations == 2 * 3
+    assert momentum > 0
 
 
 def compiled(model, **options):

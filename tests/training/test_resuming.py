@@ -1,4 +1,5 @@
 import datetime
+import itertools
 import json
 import os
 import random
@@ -66,10 +67,12 @@ def build():
     return tfbig.models.mlp((4,), 3, hidden=(8,), dropout=0.3)
 
 
-def watching():
+def watching(patience=2):
     """Callbacks that remember: on these rows the rate falls and training stops before the epochs are over."""
     return [
-        keras.callbacks.EarlyStopping("val_loss", patience=2, min_delta=0.02, restore_best_weights=True),
+        keras.callbacks.EarlyStopping(
+            "val_loss", patience=patience, min_delta=0.02, restore_best_weights=True
+        ),
         keras.callbacks.ReduceLROnPlateau("val_loss", patience=1, min_delta=0.05, factor=0.5),
     ]
 
@@ -185,10 +188,16 @@ def test_more_epochs_than_before_go_on(rows, tmp_path):
     assert_same(train(rows, tmp_path, callbacks=list, epochs=4), whole)
 
 
-def test_fewer_epochs_than_before_are_over(rows, tmp_path):
-    run = train(rows, tmp_path, callbacks=list, epochs=3)
-    dies_at((0, 0))
-    assert_same(train(rows, tmp_path, callbacks=list, epochs=2), run)
+def test_fewer_epochs_than_before_are_refused(rows, tmp_path):
+    run = train(rows, tmp_path, callbacks=list, epochs=2)
+    dies_at((2, 4))
+    with pytest.raises(KeyboardInterrupt):
+        train(rows, tmp_path, callbacks=list, epochs=4)  # stops inside its third epoch
+    dies_at(None)
+    with pytest.raises(InvalidOption, match="is in its epoch 3 already; epochs=2 asks for fewer"):
+        train(rows, tmp_path, callbacks=list, epochs=2)
+    assert len(train(rows, tmp_path, callbacks=list, epochs=3).epoch) == 3
+    assert len(run.epoch) == 2
 
 
 def test_the_order_of_rows_goes_on_where_no_seed_is_given(rows, tmp_path):
@@ -211,6 +220,52 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index):
         part = slice(BATCH * index, BATCH * (index + 1))
         return self.x[part], self.y[part]
+
+
+@pytest.fixture(scope="module")
+def csv_files(rows, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("csv")
+    (x, y), _ = rows
+    for i in range(3):
+        part = [
+            f"{','.join(map(str, values))},{label}" for values, label in zip(x[i::3], y[i::3], strict=True)
+        ]
+        (folder / f"{i}.csv").write_text("\n".join(["a,b,c,d,kind", *part]))
+    return str(folder / "*.csv")
+
+
+FROM_FILES = {
+    "epochs": 3,
+    "callbacks": list,
+    "batch_size": 32,
+    "validation_data": None,
+    "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+}
+
+
+@pytest.mark.parametrize("seed", [None, 4])
+def test_a_shuffled_stream_from_files_goes_on_in_the_order_of_the_epoch(csv_files, tmp_path, seed):
+    def data():  # made anew in each process
+        stream = tfbig.stream_csv(csv_files, target="kind", classes="012", batch_size=BATCH, seed=seed)
+        return (stream.map(lambda x, y: (x, y)),), None
+
+    whole = train(data(), None, **FROM_FILES)
+    for death in ((0, 4), (1, "end"), (2, 4)):
+        dies_at(death)
+        with pytest.raises(KeyboardInterrupt):
+            train(data(), tmp_path, **FROM_FILES)
+    dies_at(None)
+    assert_same(train(data(), tmp_path, **FROM_FILES), whole)
+
+
+def test_a_stream_without_a_seed_follows_that_of_the_training(csv_files):
+    def trained(seed):
+        stream = tfbig.stream_csv(csv_files, target="kind", classes="012", batch_size=BATCH)
+        return train(((stream,), None), None, **{**FROM_FILES, "epochs": 2, "seed": seed})
+
+    assert_same(trained(1), trained(1))
+    one, other = (run.model.get_weights()[0] for run in (trained(1), trained(2)))
+    assert (one != other).any()
 
 
 def without_length(x, y):
@@ -282,7 +337,12 @@ ANOTHER = {
         r"optimizer\[1\]\.learning_rate: 0\.0\d+ there, 0\.5 here",
     ),
     "validation": ({"validation_data": None}, "validation_data: .* there, None here"),
-    "callbacks": ({"callbacks": list}, r"callbacks: \['EarlyStopping', .* there, \['Die'\] here"),
+    "callbacks": ({"callbacks": list}, r"callbacks: \[\['EarlyStopping', .* there, \[\['Die', {}\]\] here"),
+    "a callback's patience": (
+        {"callbacks": lambda: watching(patience=50)},
+        r"callbacks\[0\]\[1\]\.patience: 2 there, 50 here",
+    ),
+    "metrics": ({"metrics": ["accuracy", "mae"]}, "metrics: .* there, .*mae.* here"),
     "order": ({"shuffle": False}, "shuffle: True there, False here"),
     "loss": (
         {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=2)},
@@ -372,27 +432,33 @@ import numpy as np, keras, tfbig
 
 class Slow(keras.callbacks.Callback):
     steps_between = 1
+    def __init__(self, seconds):
+        super().__init__()
+        self.pause = seconds
     def on_train_batch_end(self, batch, logs=None):
-        time.sleep(0.01)  # so that there is a training to kill
+        time.sleep(self.pause)  # so that there is a training to kill
 
-def train(folder):
+def train(folder, seconds=0):
     generator = np.random.default_rng(0)
     y = generator.integers(0, 3, 150)
     x = (np.eye(3, 4)[y] * 2 + generator.normal(size=(150, 4))).astype("float32")
     run = tfbig.fit(
         lambda: tfbig.models.mlp((4,), 3, hidden=(8,), dropout=0.3), x, y, epochs=12, batch_size=16, seed=1,
-        verbose=0, callbacks=[Slow()], checkpoint_dir=folder, checkpoint_every=2,
+        verbose=0, callbacks=[Slow(float(seconds))], checkpoint_dir=folder, checkpoint_every=2,
     )
     return [[w.tolist() for w in run.model.get_weights()], run.history, run.epoch]
 
 if __name__ == "__main__":
-    print(json.dumps(train(sys.argv[1])))
+    print(json.dumps(train(*sys.argv[1:])))
 """
 
 
-def started(folder):
+def started(folder, seconds=0):
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", SCRIPT, str(folder), str(seconds)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -404,7 +470,7 @@ def output_of(process):
 
 def killed_after_a_checkpoint(folder):
     before = set(os.listdir(folder))
-    process = started(folder)
+    process = started(folder, seconds=0.1)  # 12 s in all, of which it lives less than one after a checkpoint
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline and set(os.listdir(folder)) <= before:
         time.sleep(0.005)
@@ -421,3 +487,34 @@ def test_a_process_that_is_killed_twice_ends_as_one_that_is_not(tmp_path):
     here = {"__name__": "not killed"}
     exec(SCRIPT, here)
     assert output_of(started(tmp_path)) == here["train"](None)
+
+
+def test_the_data_is_read_for_its_identity_only_where_one_is_needed(rows, tmp_path, monkeypatch):
+    asked = []
+    real = tfbig.training.session.identity_of
+    monkeypatch.setattr(
+        "tfbig.training.session.identity_of", lambda *a, **k: asked.append(1) or real(*a, **k)
+    )
+    train(rows, None, callbacks=list, epochs=1)
+    assert not asked
+    train(rows, tmp_path, callbacks=list, epochs=1)
+    assert asked
+
+
+def test_times_of_a_process_that_was_killed_do_not_count(rows, tmp_path, monkeypatch):
+    """As if the machine had been started again: its clock begins anew."""
+    clock = itertools.count(1e6, 0.5)
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+
+    def callbacks():
+        return [tfbig.callbacks.Throughput(), tfbig.callbacks.ResourceUse()]
+
+    dies_at((1, 7))
+    with pytest.raises(KeyboardInterrupt):
+        train(rows, tmp_path, callbacks=callbacks, epochs=2)
+    clock = itertools.count(0, 0.5)
+    dies_at(None)
+    history = train(rows, tmp_path, callbacks=callbacks, epochs=2).history
+    # A step asks for the time once or twice, at half a second each.
+    assert 16 <= history["examples_per_second"][1] <= 32
+    assert 0 < history["seconds"][1] < 20

@@ -157,7 +157,7 @@ def test_the_rate_of_a_wrapped_optimizer_is_the_peak():
         (
             "cosine",
             {"steps_per_epoch": None},
-            "how long an epoch is: pass steps_per_epoch=.*assert_cardinality",
+            "how long an epoch is: give it a length with .*assert_cardinality",
         ),
         (
             "step",

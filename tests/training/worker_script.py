@@ -9,6 +9,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 import tfbig
 from tfbig.errors import TfbigError, WorkerLost
@@ -73,6 +74,13 @@ CASES = {
         1e-5,
     ),
     "layer norm, Adam, validation": (cnn, keras.optimizers.Adam, {"validation": True}, 5e-5),
+    "averaged weights, clipped": (
+        *(
+            mlp,
+            lambda: keras.optimizers.SGD(0.1, global_clipnorm=0.3, use_ema=True, ema_overwrite_frequency=5),
+        ),
+        *({}, 1e-5),
+    ),
     "batch norm, SGD": (normalized, sgd, {}, 1e-4),
 }
 
@@ -118,13 +126,34 @@ def loss_of_first(y_true, y_pred):
     return keras.ops.square(y_true[:, :1] - y_pred[:, :1])
 
 
+class WatchesBatches(keras.callbacks.Callback):
+    """Would have a worker make one call for each step, where the others make one for many."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        assert logs["loss"] >= 0
+
+
 def unseeded():
     """No seed anywhere: each process draws other weights and another order of its own."""
     x = np.random.default_rng(5).normal(size=(101, 4)).astype("float32")
     y = np.stack([x.sum(axis=1), np.arange(101)], axis=1).astype("float32")
     model = keras.Sequential([keras.Input((4,)), layers.Dense(8, activation="gelu"), layers.Dense(2)])
     model.compile(keras.optimizers.SGD(0.001), loss_of_first, metrics=[Rows(101)])
-    return tfbig.fit(model, x, y, epochs=2, batch_size=16, verbose=0)
+    callbacks = [WatchesBatches()] if worker() == 0 else []
+    return tfbig.fit(model, x, y, epochs=2, batch_size=16, verbose=0, callbacks=callbacks)
+
+
+def unseeded_stream(folder):
+    """Rows of files, of which each worker shuffles the whole by itself and takes its part of every batch."""
+    path = folder / f"rows-{worker()}.csv"
+    rows = np.random.default_rng(5).normal(size=(101, 3))
+    path.write_text("a,b,c,number\n" + "".join(f"{a},{b},{c},{i}\n" for i, (a, b, c) in enumerate(rows)))
+    # One file for both, or their paths would differ; who comes later waits for it to be whole.
+    path.replace(folder / "rows.csv")
+    stream = tfbig.stream_csv(folder / "rows.csv", target=["a", "number"], features=["b", "c"], batch_size=16)
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(8, activation="gelu"), layers.Dense(2)])
+    model.compile(keras.optimizers.SGD(0.001), loss_of_first, metrics=[Rows(101)])
+    return tfbig.fit(model, stream, epochs=2, verbose=0)
 
 
 class DiesAt(keras.callbacks.Callback):
@@ -146,16 +175,19 @@ class DiesAt(keras.callbacks.Callback):
 def interrupted(folder, die=False):
     """A training with checkpoints inside the epoch; worker 1 may die in its third one."""
     at = (2, 6) if die and worker() == 1 else (-1, -1)
-    options = {"callbacks": [DiesAt(*at)], "checkpoint_dir": folder, "checkpoint_every": 4}
+    # As the documentation has it: what writes is the chief's alone.
+    log = [keras.callbacks.CSVLogger(folder.with_suffix(".csv"), append=True)] if tfbig.is_chief() else []
+    options = {"callbacks": [*log, DiesAt(*at)], "checkpoint_dir": folder, "checkpoint_every": 4}
     return train("layer norm, Adam, validation", **options)
 
 
 def refusals(folder):
     """What workers that do not fit together are told: each is refused in both, which can train on after it."""
+    tf.random.set_seed(None)  # or it would be the seed of a shuffle that has none
     x, y = data()
     chief = worker() == 0
 
-    def fit(model, x, y, **options):
+    def fit(model, x, y=None, **options):
         return tfbig.fit(model, x, y, **{"epochs": 1, "seed": 0, "verbose": 0, **options})
 
     return {
@@ -163,6 +195,13 @@ def refusals(folder):
         "values": refusal(lambda: fit(mlp(), x + 0.5 * (not chief), y)),
         "model": refusal(lambda: fit(mlp() if chief else cnn(), x, y)),
         "batch_size": refusal(lambda: fit(mlp(), x, y, batch_size=32 if chief else 16)),
+        "epochs": refusal(lambda: fit(mlp(), x, y, epochs=1 + chief)),
+        "checkpoint_dir": refusal(
+            lambda: fit(mlp(), x, y, checkpoint_dir=folder / "chief's alone" if chief else None)
+        ),
+        "shuffle": refusal(
+            lambda: fit(mlp(), tf.data.Dataset.from_tensor_slices((x, y)).shuffle(99).batch(32), loss="mse")
+        ),
         # As if the folder were on each machine's own disk, where only the chief has written.
         "checkpoint": refusal(lambda: interrupted(folder / f"checkpoints-{worker()}")),
     }
@@ -189,6 +228,7 @@ def table(folder):
     for name in CASES:
         save(train(name), folder, name)
     save(unseeded(), folder, "unseeded")
+    save(unseeded_stream(folder), folder, "unseeded_stream")
     # A folder of its own for each worker, so that it shows who wrote.
     save(interrupted(folder / f"checkpoints-{worker()}"), folder, "uninterrupted")
     (folder / f"refusals-{worker()}.json").write_text(json.dumps(refusals(folder)))

@@ -43,7 +43,8 @@ def stream_csv(
         batch_size: Rows of a batch; the last one of an epoch may hold fewer.
         shuffle_buffer: Rows to draw the next one from; more shuffles better and takes more memory. 0 keeps the files'
             order, as validation data should be.
-        seed: Makes the order of rows the same in each run; it differs from epoch to epoch.
+        seed: Makes the order of rows the same in each run; it differs from epoch to epoch. Without one, `tfbig.fit`
+            lends its own.
         delimiter: Between two fields.
 
     Returns:
@@ -109,7 +110,13 @@ def stream_csv(
         return x, y[:, 0] if isinstance(target, str) else y
 
     return stream_of_batches(
-        files, _numbered_lines, parsed, batch_size=batch_size, shuffle_buffer=shuffle_buffer, seed=seed
+        files,
+        _numbered_lines,
+        parsed,
+        batch_size=batch_size,
+        shuffle_buffer=shuffle_buffer,
+        seed=seed,
+        contents={"x": inputs, "y": targets, "classes": None if classes is None else list(classes)},
     )
 
 

@@ -7,10 +7,11 @@ of ours: `keras.utils.image_dataset_from_directory` gives such a stream.
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tfbig.backend import tf
+from tfbig.data.stream_order import StreamOrder, keeping, shuffled_by
 from tfbig.errors import InvalidData, UnreadableFile
 from tfbig.options import positive_int
 
@@ -57,8 +58,9 @@ def stream_of_batches(
     batch_size: int,
     shuffle_buffer: int,
     seed: int | None,
+    contents: Mapping[str, Any],
 ) -> Any:
-    """Returns batches of rows from files, in an order that the seed decides.
+    """Returns batches of rows from files, in an order that seed and epoch decide.
 
     Shuffled, files come in a new order in each epoch, eight are read in turns, and rows are drawn from a buffer; else
     rows come as they stand, file after file.
@@ -70,6 +72,7 @@ def stream_of_batches(
         batch_size: Rows of a batch.
         shuffle_buffer: Rows to draw from; 0 keeps the order.
         seed: Of both shuffles; None draws another each time.
+        contents: Plain values that say what a row is made of.
     """
     batch_size = positive_int("batch_size", batch_size)
     buffer = positive_int("shuffle_buffer", shuffle_buffer, minimum=0)
@@ -79,15 +82,22 @@ def stream_of_batches(
         pieces = rows_of(path, kind).batch(_ROWS_AT_ONCE)
         return pieces.map(lambda numbers, rows: parsed(path, numbers, rows))
 
-    stream = tf.data.Dataset.from_tensor_slices((list(files), [compression(path) for path in files]))
-    if buffer and len(files) > 1:
-        stream = stream.shuffle(len(files), seed=seed)
-    stream = stream.interleave(parsed_pieces, cycle_length=min(len(files), _FILES_AT_ONCE) if buffer else 1)
-    stream = (
-        stream.unbatch().shuffle(buffer, seed=seed).batch(batch_size)
-        if buffer
-        else stream.rebatch(batch_size)
-    )
+    def named_files() -> Any:
+        return tf.data.Dataset.from_tensor_slices((list(files), [compression(path) for path in files]))
+
+    def rows_by(drawn: Any) -> Any:
+        stream = named_files()
+        if len(files) > 1:
+            stream = stream.shuffle(len(files), seed=drawn, reshuffle_each_iteration=False)
+        stream = stream.interleave(parsed_pieces, cycle_length=min(len(files), _FILES_AT_ONCE))
+        return stream.unbatch().shuffle(buffer, seed=drawn, reshuffle_each_iteration=False)
+
+    contents = {**contents, "batch_size": batch_size, "shuffle_buffer": buffer}
+    order = StreamOrder(seed, files, contents)
+    if buffer:
+        stream = shuffled_by(order, rows_by).batch(batch_size)
+    else:
+        stream = keeping(order, named_files()).interleave(parsed_pieces, cycle_length=1).rebatch(batch_size)
     return stream.prefetch(tf.data.AUTOTUNE)
 
 

@@ -31,7 +31,8 @@ def stream_tfrecord(
         target: The feature that is y.
         batch_size: Examples of a batch; the last one of an epoch may hold fewer.
         shuffle_buffer: Examples to draw the next one from; 0 keeps the files' order, as validation data should be.
-        seed: Makes the order the same in each run; it differs from epoch to epoch.
+        seed: Makes the order the same in each run; it differs from epoch to epoch. Without one, `tfbig.fit` lends
+            its own.
 
     Returns:
         A `tf.data.Dataset` of (x, y) as the features say: x is one tensor of shape (batch, *shape), or a dictionary of
@@ -86,7 +87,13 @@ def stream_tfrecord(
         return (next(iter(values.values())) if len(values) == 1 else values), y
 
     return stream_of_batches(
-        files, _numbered_records, parsed, batch_size=batch_size, shuffle_buffer=shuffle_buffer, seed=seed
+        files,
+        _numbered_records,
+        parsed,
+        batch_size=batch_size,
+        shuffle_buffer=shuffle_buffer,
+        seed=seed,
+        contents={"x": [name for name in features if name != target], "y": [target]},
     )
 
 

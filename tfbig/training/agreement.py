@@ -1,4 +1,4 @@
-"""What workers take from the chief where chance would let each have its own: seeds and initial weights."""
+"""What workers settle between them: seeds and initial weights are the chief's, steps in a call the fewest of all."""
 
 from typing import Any
 
@@ -26,6 +26,15 @@ def chief_values(strategy: Any, values: list[np.ndarray]) -> list[np.ndarray]:
     summed = strategy.run(add_up)
     local = [strategy.experimental_local_results(value)[0].numpy() for value in summed]
     return [total.astype(value.dtype) for total, value in zip(local, values, strict=True)]
+
+
+def smallest(strategy: Any, number: int) -> int:
+    """Returns the smallest of all workers' numbers in each."""
+    if not is_multi_worker(strategy):
+        return number
+    own = tf.constant([number], tf.int64)
+    gathered = strategy.run(lambda: tf.distribute.get_replica_context().all_gather(own, axis=0))
+    return int(strategy.experimental_local_results(gathered)[0].numpy().min())
 
 
 def take_from_chief(strategy: Any, variables: list[Any]) -> None:

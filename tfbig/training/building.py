@@ -1,8 +1,10 @@
-"""Builders: functions that make the model that will be trained, from the training rows if they ask for them."""
+"""Models that are not there yet: builders, given the training rows if they ask for them, and those without weights."""
 
 import inspect
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from tfbig.backend import keras
 from tfbig.errors import InvalidModel
@@ -46,3 +48,17 @@ def build_model(build: Callable[..., Any], x_train: Any, y_train: Any) -> Any:
     if not isinstance(model, keras.Model):
         raise InvalidModel(f"{_NEEDED_OF_A_BUILDER}; {name} returned {type(model).__name__}.")
     return model
+
+
+def make_weights(model: Any, x: Any) -> None:
+    """Makes the weights of a Sequential that has none before it sees rows, so that it can be made again elsewhere.
+
+    Args:
+        model: A model; others than Sequentials without weights are left alone.
+        x: Inputs of shape (rows, ...): an array, or a batch of a stream or its spec.
+    """
+    if model.built or not isinstance(model, keras.Sequential) or not hasattr(x, "shape"):
+        return
+    # As the step will give it to the model.
+    dtype = np.dtype(np.float32) if x.dtype == np.float64 else x.dtype
+    model(keras.KerasTensor((None, *x.shape[1:]), keras.backend.standardize_dtype(dtype)))

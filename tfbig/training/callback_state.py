@@ -7,8 +7,9 @@ import numpy as np
 
 from tfbig.backend import keras, tf
 
-# Not memory: which model and which run the callback belongs to, which the new process sets itself.
-_SET_BY_KERAS = ("_model", "model", "params")
+# Not memory: which model and which run the callback belongs to, and (CSVLogger) whether the file that it found has a
+# header, which the new process sets itself.
+_SET_BY_KERAS = ("_model", "model", "params", "append_header")
 _SKIPPED = object()
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tfbig.data.mapped import from_file
 from tfbig.data.row_reading import read_rows
 from tfbig.errors import InvalidOption, OutputNotWritable
 
@@ -21,6 +22,9 @@ from tfbig.errors import InvalidOption, OutputNotWritable
 _KEPT = 2
 _NAME = re.compile(r"step-(\d{9,})-([0-9a-f]{16})\.npz")
 _FACTS = "facts"
+# Arrays in memory up to here are known by every row; of larger ones, so much is read.
+_WHOLE_BYTES, _READ_BYTES = 256 << 20, 32 << 20
+_PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -144,15 +148,31 @@ def _narrowed(name: str, theirs: Any, mine: Any) -> tuple[str, Any, Any]:
 
 
 def fingerprint(*arrays: np.ndarray | None) -> list[Any]:
-    """Returns what identifies data: shape, dtype and a digest of up to 1,024 rows, evenly spread."""
-    described: list[Any] = []
-    for array in arrays:
-        if array is None:
-            continue
-        rows = np.linspace(0, len(array) - 1, min(len(array), 1024)).astype(np.int64)
-        digest = _digest(np.ascontiguousarray(read_rows(array, rows)).tobytes())
-        described.append([list(array.shape), str(array.dtype), digest])
-    return described
+    """Returns what identifies data: shape, dtype and a digest.
+
+    The digest is of all rows where an array is in memory and up to 256 MiB; else of up to 1,024 rows, evenly spread,
+    of which at most 32 MiB are read from all arrays together (and one row of each).
+    """
+    given = [array for array in arrays if array is not None]
+    return [
+        [list(array.shape), str(array.dtype), _digest_of_rows(array, _READ_BYTES // len(given))]
+        for array in given
+    ]
+
+
+def _digest_of_rows(array: np.ndarray, most_bytes: int) -> str:
+    each = max(1, array.nbytes // max(1, len(array)))
+    if array.nbytes <= _WHOLE_BYTES and not from_file(array):
+        rows = np.arange(len(array))
+    else:
+        rows = np.linspace(0, len(array) - 1, min(len(array), 1024, max(1, most_bytes // each))).astype(
+            np.int64
+        )
+    at_once = max(1, _PIECE_BYTES // each)
+    digest = hashlib.sha256()
+    for start in range(0, len(rows), at_once):
+        digest.update(np.ascontiguousarray(read_rows(array, rows[start : start + at_once])).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _packed(checkpoint: Checkpoint) -> bytes:

@@ -1,5 +1,6 @@
 """What `fit` refuses before it starts, each with what was expected, what was got and what to do."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -38,6 +39,24 @@ def callbacks(given: Any) -> list[Any]:
     return listed
 
 
+def jit_compile(given: Any) -> bool | str:
+    """Returns whether XLA compiles the step; raises `InvalidOption` for anything but True, False and "auto"."""
+    if isinstance(given, bool) or given == "auto":
+        return given
+    raise InvalidOption(f'jit_compile must be True, False or "auto"; got {given!r}.')
+
+
+def nothing_beside_a_stream(y: Any, weights: Any) -> None:
+    """Raises `InvalidData` for targets or weights given beside a stream, whose batches hold them."""
+    given = [name for name, value in (("y", y), ("sample_weight", weights)) if value is not None]
+    if given:
+        raise InvalidData(
+            f"x is a stream, whose batches bring their own targets and weights, and {' and '.join(given)} "
+            f"{'is' if len(given) == 1 else 'are'} given beside it. Let the stream give (x, y) or (x, y, "
+            "sample_weight), such as by tf.data.Dataset.zip; or pass x as an array."
+        )
+
+
 def sample_weight(weights: Any, rows: int) -> np.ndarray | None:
     """Returns the weights as an array of shape (rows,), or None.
 
@@ -69,6 +88,11 @@ def class_weight(given: Any, weights: Any, task: str | None, y: np.ndarray) -> d
     if weights is not None:
         raise InvalidOption(
             "class_weight and sample_weight cannot both be given: multiply each row's weight by its class's."
+        )
+    bad = [label for label, weight in given.items() if not 0 <= weight < math.inf]
+    if bad:
+        raise InvalidOption(
+            f"class_weight must be finite and not negative; got {given[bad[0]]!r} for {bad[0]!r}."
         )
     if task is not None and task not in ("binary", "multiclass"):
         raise InvalidOption(f"class_weight is for one label per row; this is a {task} task.")

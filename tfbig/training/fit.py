@@ -5,15 +5,15 @@ import random
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tfbig.backend import keras
 from tfbig.backend.seeds import reseed, seeded
 from tfbig.data.checking import check_pair, is_stream, row_count
 from tfbig.options import checked, positive_int
 from tfbig.training import checks
-from tfbig.training.building import build_model, is_builder
+from tfbig.training.building import build_model, is_builder, make_weights
 from tfbig.training.compiling import accumulate, compile_for_arrays, compile_for_stream, set_learning_rate
 from tfbig.training.feeding import weights_of_rows
-from tfbig.training.first_batch import check_stream
-from tfbig.training.loop import stream_steps
+from tfbig.training.first_batch import check_order, check_stream, check_targets, first_batch, stream_steps
 from tfbig.training.objectives import fit_targets
 from tfbig.training.precision import check_precision
 from tfbig.training.replicas import copied
@@ -65,7 +65,10 @@ def fit(
         y: Targets: whole-number labels or values of shape (rows,), or (rows, outputs). None for a stream.
         strategy: Devices and machines, as in `tfbig.strategy`: "auto" takes all GPUs, and the workers of TF_CONFIG
             or Slurm. A model is made again on them and gets its weights back; a builder is called in their scope.
-            The result is that of one device; batch normalization is synchronized.
+            The result is that of one device, but for dropout and noise, which each replica draws for itself; batch
+            normalization is synchronized. A loss must then give one value per row, and a layer's `add_loss` a mean
+            over rows, as Keras's activity regularizers do. Callbacks that write may be the chief's alone; those that
+            stop or change the training must be the same in all workers.
         epochs: Times every row is seen.
         batch_size: Rows per gradient step, on all replicas together; streams bring their own.
         validation_data: `(x, y)` or `(x, y, sample_weight)` measured after each epoch, or a stream.
@@ -85,12 +88,14 @@ def fit(
         rematerialize: True, or a number of segments, forgets activations on the way forward and computes them again
             on the way back: a deep model trains in less memory, in about a third more time.
         steps_per_execution: Gradient steps compiled into one call. "auto" takes up to 64 for arrays when no
-            callback watches single batches, which saves up to half of a small model's time; 1 is Keras's own.
-        jit_compile: Whether XLA compiles the step. "auto" does on a GPU if the model's `compile` said so; on a CPU
-            compiling takes longer than a small model trains.
+            callback watches single batches (of training or validation), which saves up to half of a small model's
+            time; 1 is Keras's own.
+        jit_compile: Whether XLA compiles the step of one device. "auto" does on a GPU if the model's `compile` said
+            so; on a CPU compiling takes longer than a small model trains.
         checkpoint_dir: A folder for checkpoints. A training that is killed and started again with the same line
             goes on from the last one and ends with the same weights, bit for bit on a CPU. One that has ended is
-            not trained again. A stream must give the same batches each time it is iterated.
+            not trained again. A stream must give the same batches each time it is iterated: of tf.data without a
+            shuffle of its own, that is, but `stream_csv` and `stream_tfrecord` shuffle by epoch and seed.
         checkpoint_every: How often inside an epoch: a number of gradient steps or a `datetime.timedelta`.
             "epoch" writes after each epoch only.
         seed: Seeds shuffling, dropout and, for a builder, the initial weights. Global generators are put back
@@ -117,23 +122,32 @@ def fit(
     """
     epochs, batch_size = positive_int("epochs", epochs), positive_int("batch_size", batch_size)
     callbacks = checks.callbacks(callbacks)
+    jit_compile = checks.jit_compile(jit_compile)
     streaming = is_stream(x)
     chosen = find_strategy(strategy)
-    if not streaming:
+    if streaming:
+        checks.nothing_beside_a_stream(y, sample_weight)
+        check_stream(x, epochs)
+    else:
         x, y = check_pair(x, y)
         sample_weight = checks.sample_weight(sample_weight, row_count(x))
     with seeded(seed), told_of_lost_workers(chosen):
-        twin = None
+        twin, batch, inputs = None, None, x
+        if streaming:
+            batch, x = first_batch(x)
+            inputs = keras.utils.unpack_x_y_sample_weight(batch)[0]
         if is_builder(model):
             with scope_of(chosen):
                 model = twin = build_model(model, x, y)
+                make_weights(model, inputs)
             if chosen is not None:
                 model = copied(twin) or twin
         checks.is_model(model)
+        make_weights(model, inputs)
         if streaming:
-            check_stream(x, epochs)
             weight = None
             compile_for_stream(model, optimizer, loss, metrics)
+            check_targets(model, batch)
         else:
             checks.fits_input(model, x)
             task = compile_for_arrays(model, y, optimizer, loss, metrics)
@@ -147,9 +161,12 @@ def fit(
         reseed(model, seed)
         if is_stream(validation_data):
             check_stream(validation_data, epochs, "validation_data")
+        for stream, name in ((x, "x"), (validation_data, "validation_data")):
+            check_order(stream, name, is_multi_worker(chosen), checkpoint_dir is not None and name == "x")
         session = Session(
             x=x,
             y=y,
+            batch=batch,
             weight=weight,
             validation=validation_data,
             batch_size=None if streaming else batch_size,

@@ -51,15 +51,17 @@ class GlobalLoss(keras.losses.Loss):
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Returns the loss of the whole batch; its gradient is this replica's share."""
         context = tf.distribute.get_replica_context()
-        if context is None or context.num_replicas_in_sync == 1:
+        if (context or tf.distribute.get_strategy()).num_replicas_in_sync == 1:
+            return self.inner(y_true, y_pred, sample_weight)
+        weights = sample_weight if self.reduction == "mean_with_sample_weight" else None
+        # Held constant: its gradient is zero, but would be sent between replicas all the same.
+        count = tf.stop_gradient(self._ones(y_true, y_pred, weights))
+        if context is None:  # where the step is prepared
             return self.inner(y_true, y_pred, sample_weight)
         share = self._summed(y_true, y_pred, sample_weight)
         if self.reduction == "sum":
             share = share / tf.cast(_REPLICAS_OF_A_ROW.get(), share.dtype)
         else:  # sums and counts grow alike
-            weights = sample_weight if self.reduction == "mean_with_sample_weight" else None
-            # Held constant: its gradient is zero, but would be sent between replicas all the same.
-            count = tf.stop_gradient(self._ones(y_true, y_pred, weights))
             share = tf.math.divide_no_nan(share, context.all_reduce(tf.distribute.ReduceOp.SUM, count))
         whole = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stop_gradient(share))
         return share + tf.stop_gradient(whole - share)
@@ -73,11 +75,33 @@ class GlobalLoss(keras.losses.Loss):
 
 
 class _Ones(keras.losses.Loss):
-    """Adds up 1 for each value of a loss, so that masks and weights count as Keras itself counts them."""
+    """Adds up 1 for each value of a loss, so that masks and weights count as Keras itself counts them.
+
+    Raises:
+        InvalidModel: The loss does not give a value for each row, so that its values do not add up over replicas.
+    """
 
     def __init__(self, inner: Any):
         super().__init__(name="count", reduction="sum", dtype=inner.dtype)
         self.inner = inner
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        return tf.ones_like(self.inner.call(y_true, y_pred))
+        values = tf.convert_to_tensor(self.inner.call(y_true, y_pred))
+        if not _is_by_row(values, y_true, y_pred):
+            shape = tuple(values.shape)
+            raise InvalidModel(
+                f"The loss {self.inner.name!r} gives {f'values of shape {shape}' if shape else 'one number'} for a "
+                "whole batch. Over replicas, which hold some of its rows each, that cannot be put together exactly: "
+                "return one value per row, of shape (rows,), as tf.reduce_mean(..., axis=-1) does, or "
+                "keras.losses.Dice(axis=(1, 2, 3)) for images; or train on one device, strategy=None."
+            )
+        return tf.ones_like(values)
+
+
+def _is_by_row(values: Any, *of_rows: Any) -> bool:
+    """Whether a loss's values may belong to single rows, or to several places in each."""
+    if not values.shape.rank:
+        return values.shape.rank is None
+    rows = {value.shape[0] for value in of_rows if value.shape.rank} - {None}
+    # A number of its own, where that of rows is open or another one, is of features, or a mean with kept axes.
+    return values.shape[0] is None or any(values.shape[0] % count == 0 for count in rows)

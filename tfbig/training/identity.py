@@ -1,15 +1,18 @@
 """What makes two trainings the same one: for a checkpoint to go on with, and for workers to train together."""
 
-import json
+import hashlib
 from typing import Any
-
-import numpy as np
 
 from tfbig.backend import keras, tf
 from tfbig.backend.distribution import compile_arguments
+from tfbig.data.stream_order import orders_in
 from tfbig.errors import InvalidData
 from tfbig.training.checkpoints import fingerprint
+from tfbig.training.described import described, without_names
+from tfbig.training.first_batch import stream_steps
 
+# What `compile` was given that decides what is trained, or which variables a checkpoint holds.
+_COMPILED = ("loss", "loss_weights", "metrics", "weighted_metrics")
 _ONE_SCRIPT = "Start the same script on the same data in each; tfbig deals out the rows."
 
 
@@ -24,13 +27,11 @@ def identity_of(model: Any, data: Any, validation: Any, **options: Any) -> dict[
         validation: The same for validation, or None.
         **options: Plain values that decide what a training does, such as batch_size.
     """
-    optimizer = model.optimizer
-    config = {name: value for name, value in optimizer.get_config().items() if name != "name"}
-    loss = keras.tree.map_structure(_loss_name, compile_arguments(model)["loss"])
+    compiled = compile_arguments(model)
     return {
         "model": _layers(model),
-        "optimizer": [type(optimizer).__name__, config],
-        "loss": loss,
+        "optimizer": described(model.optimizer),
+        **{name: described(compiled.get(name)) for name in _COMPILED},
         "data": _described(data),
         "validation_data": _described(validation),
         **options,
@@ -39,10 +40,7 @@ def identity_of(model: Any, data: Any, validation: Any, **options: Any) -> dict[
 
 def check_workers_agree(strategy: Any, identity: dict[str, Any], advice: str = _ONE_SCRIPT) -> None:
     """Raises `InvalidData` in every worker where they are about to train different models, or on different data."""
-    digests = [
-        int(fingerprint(np.frombuffer(repr(value).encode(), np.uint8))[0][2][:15], 16)
-        for value in identity.values()
-    ]
+    digests = [int(hashlib.sha256(repr(value).encode()).hexdigest()[:15], 16) for value in identity.values()]
     own = tf.constant([digests], tf.int64)
     gathered = strategy.run(lambda: tf.distribute.get_replica_context().all_gather(own, axis=0))
     everyone = strategy.experimental_local_results(gathered)[0].numpy()
@@ -73,18 +71,7 @@ def _settings(layer: Any) -> Any:
         config = layer.get_config()
     except NotImplementedError:  # a layer of the user's own: kind and shapes must do
         return None
-    return _without_names(json.loads(json.dumps(config, default=_plain)))
-
-
-def _plain(value: Any) -> Any:
-    """What a setting that is no JSON value is known by: at least its kind; its repr may hold an address."""
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else type(value).__name__
-
-
-def _without_names(config: Any) -> Any:
-    if isinstance(config, dict):
-        return {key: _without_names(value) for key, value in config.items() if key != "name"}
-    return [_without_names(part) for part in config] if isinstance(config, list) else config
+    return without_names(described(config))
 
 
 def _described(data: Any) -> Any:
@@ -92,10 +79,8 @@ def _described(data: Any) -> Any:
         return None
     if isinstance(data, tuple):
         return fingerprint(*keras.tree.flatten(data))
-    return str(getattr(data, "element_spec", type(data).__name__))
-
-
-def _loss_name(loss: Any) -> Any:
-    if isinstance(loss, keras.losses.Loss):
-        return [type(loss).__name__, {name: str(value) for name, value in loss.get_config().items()}]
-    return str(getattr(loss, "__name__", loss))
+    return {
+        "batches_of": str(getattr(data, "element_spec", type(data).__name__)),
+        "batches": stream_steps(data),
+        "read_from": [order.identity() for order in orders_in(data)],
+    }

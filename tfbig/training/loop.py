@@ -7,9 +7,11 @@ from typing import Any
 
 from tfbig.backend import keras, tf
 from tfbig.backend.distribution import undistributed
+from tfbig.data.stream_order import orders_in
 from tfbig.errors import InvalidData
 from tfbig.training.batch_order import OrderedBatches
 from tfbig.training.feeding import Feed
+from tfbig.training.first_batch import stream_steps
 from tfbig.training.train_step import NOT_FINITE, TrainStep
 
 
@@ -22,14 +24,26 @@ class Loop:
         resume_at: Steps of the first epoch that were done before this process began; they are passed over.
     """
 
-    def __init__(self, model: Any, step: TrainStep, x: Any, validation: Any):
-        """Takes what is trained on and what is validated on: a `Feed` or a stream each; validation may be None."""
+    def __init__(self, model: Any, step: TrainStep, x: Any, validation: Any, seed: int = 0):
+        """Takes what is trained on and what is validated on: a `Feed` or a stream each; validation may be None.
+
+        The seed orders the rows of streams from files that have none of their own.
+        """
         self.model, self._step = model, step
         self._x, self._validation = x, validation
+        self._orders, self._seed = orders_in(x, validation), seed
         self.epoch = self.step = self.resume_at = 0
         self._test_at = 0
         self._testing = False
         self._logs: Any = None
+
+    def begin(self, epoch: int) -> None:
+        """Starts an epoch: batches count from 0 again, in the order of this epoch."""
+        self.epoch, self.step = epoch, 0
+        if isinstance(self._x, Feed | OrderedBatches):
+            self._x.begin(epoch)
+        for order in self._orders:
+            order.begin(epoch, self._seed)
 
     @property
     def keras_x(self) -> Any:
@@ -60,9 +74,12 @@ class Loop:
                     raise
                 which = "validation " if self._testing else ""
                 raise InvalidData(
-                    f"{which}{found[1]} holds NaN or infinite values in batch {found[2]} of epoch {self.epoch + 1} "
-                    "(batches are counted from 0). Clean the stream, or drop such rows in it."
+                    f"{which}{found[1]} holds NaN or infinite values in batch {found[2]} of epoch {self.epoch} (both "
+                    "counted from 0). Clean the stream, or drop such rows in it."
                 ) from None
+            finally:
+                for order in self._orders:
+                    order.end()
 
     def _make_train(self, anew: bool) -> Callable[[Any], Any]:
         if anew:  # a callback has changed what the step does: constraints, for example
@@ -121,16 +138,14 @@ class Position(keras.callbacks.Callback):
         self.loop = loop
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Batches count from 0 again, in the order of this epoch."""
-        self.loop.epoch, self.loop.step = epoch, 0
-        if isinstance(self.loop._x, Feed | OrderedBatches):
-            self.loop._x.begin(epoch)
+        """Tells it."""
+        self.loop.begin(epoch)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Only the first epoch of a resumed training has steps that are done already."""
         if self.loop.step == 0:
             raise InvalidData(
-                f"The stream gave no batch in epoch {epoch + 1}. It must give the same number in each."
+                f"The stream gave no batch in epoch {epoch} (counted from 0). It must give the same number in each."
             )
         self.loop.resume_at = 0
 
@@ -141,14 +156,6 @@ class Position(keras.callbacks.Callback):
     def on_test_end(self, logs: Any = None) -> None:
         """Training goes on."""
         self.loop._testing = False
-
-
-def stream_steps(stream: Any) -> int | None:
-    """Returns how many batches a stream has, or None where it does not say or never ends."""
-    if hasattr(stream, "cardinality"):
-        count = int(stream.cardinality())
-        return count if count >= 0 else None
-    return getattr(stream, "num_batches", None)
 
 
 def _tensors(*numbers: int) -> list[Any]:

@@ -90,7 +90,7 @@ def with_precision(model: Any, name: str) -> Any:
     except (ValueError, NotImplementedError, TypeError) as error:
         raise InvalidModel(
             f"The model {model.name!r} cannot be made again in {name}: {error}. Sequential and functional models can; "
-            "for a subclassed one, pass its builder in place of the model."
+            f"a subclassed one says itself what it computes in: make its layers with dtype={name!r}."
         ) from error
     twin.set_weights(model.get_weights())
     for mine, theirs in zip(_everything(twin), _everything(model), strict=True):
@@ -113,15 +113,16 @@ def trained_in(name: str | None, model: Any) -> Iterator[Any]:
         yield model
         return
     twin = with_precision(model, name)
-    arguments = fresh_arguments(compile_arguments(model))
+    # The optimizer that is there: for a model in float16, Keras's `compile` wraps the one that it is given.
+    arguments = fresh_arguments({**compile_arguments(model), "optimizer": model.optimizer})
     twin.compile(**{**arguments, "optimizer": scaled(arguments["optimizer"], name)})
     if model.optimizer.built:
         twin.optimizer.build(twin.trainable_variables)
-        carry(model.optimizer.variables, unscaled(twin.optimizer).variables)
+        carry(model.optimizer.variables, _counterpart(twin.optimizer, model.optimizer).variables)
     try:
         yield twin
     finally:
-        carry_back(twin, unscaled(twin.optimizer), model)
+        carry_back(twin, _counterpart(twin.optimizer, model.optimizer), model)
 
 
 def scaled(optimizer: Any, name: str) -> Any:
@@ -138,6 +139,11 @@ def scaled(optimizer: Any, name: str) -> Any:
 def unscaled(optimizer: Any) -> Any:
     """Returns the optimizer inside one that scales the loss; any other as it is."""
     return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def _counterpart(optimizer: Any, of: Any) -> Any:
+    """The part of an optimizer that has the variables of another one, which may scale the loss itself."""
+    return optimizer if isinstance(of, keras.optimizers.LossScaleOptimizer) else unscaled(optimizer)
 
 
 def _keeps_digits(layer: Any) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tfbig.backend import keras
-from tfbig.backend.distribution import compile_arguments
+from tfbig.backend.distribution import compile_arguments, note_compiled_with
 from tfbig.backend.internals import every_layer, settings_of
 from tfbig.errors import InvalidModel
 from tfbig.training.agreement import take_from_chief
@@ -39,7 +39,8 @@ def trained_over(strategy: Any, model: Any, twin: Any = None, *, synchronized: b
             f"The model {model.name!r} has a {rule} of its own, which tfbig cannot spread over replicas exactly. "
             "Train it on one device, or by its own loop."
         )
-    arguments = compile_arguments(model)
+    # The optimizer that is there: Keras's `compile` may have wrapped the one that it was given.
+    arguments = {**compile_arguments(model), "optimizer": model.optimizer}
     with strategy.scope():
         twin = copied(model) if twin is None else twin
         if twin is None:
@@ -86,7 +87,8 @@ def copied(model: Any) -> Any:
         mine.trainable = theirs.trainable
     carry_weights(model, copy)
     if model.compiled:
-        copy.compile(**fresh_arguments(compile_arguments(model)))
+        arguments = {**compile_arguments(model), "optimizer": model.optimizer}
+        copy.compile(**fresh_arguments(arguments))
     return copy
 
 
@@ -101,8 +103,10 @@ def carry_weights(source: Any, target: Any) -> None:
 def _compile_for_replicas(model: Any, arguments: dict[str, Any], synchronized: bool) -> None:
     loss = arguments["loss"]
     arguments = {**fresh_arguments(arguments), "steps_per_execution": 1, "jit_compile": False}
-    arguments["loss"] = None if loss is None else keras.tree.map_structure(GlobalLoss, loss)
-    model.compile(**arguments)
+    spread = None if loss is None else keras.tree.map_structure(GlobalLoss, loss)
+    model.compile(**{**arguments, "loss": spread})
+    # A callback that saves the model saves it with the user's own loss, which others can load.
+    note_compiled_with(model, loss=loss)
     for layer in every_layer(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = synchronized

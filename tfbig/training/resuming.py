@@ -12,6 +12,7 @@ from tfbig.backend import keras, tf
 from tfbig.errors import InvalidOption
 from tfbig.training.callback_state import restore, state_of
 from tfbig.training.checkpoints import Checkpoint, CheckpointFolder
+from tfbig.training.described import same_callbacks
 from tfbig.training.loop import Loop
 from tfbig.training.run import Run
 
@@ -84,6 +85,15 @@ class Resume(keras.callbacks.Callback):
     def was_stopped(self) -> bool:
         """Whether a callback had stopped the training when it was killed: what is left is its end."""
         return self.found is not None and self._step == 0 and self.found.facts["position"]["stopped"]
+
+    def check_epochs(self, epochs: int) -> None:
+        """Raises `InvalidOption` where the checkpoint is of more epochs than are asked for: none can be taken back."""
+        begun = self._epoch + (self._step > 0)
+        if epochs < begun:
+            raise InvalidOption(
+                f"checkpoint_dir {str(self.folder.path)!r} holds a training that is in its epoch {begun} already; "
+                f"epochs={epochs} asks for fewer. Pass epochs={begun} or more, or a folder of its own."
+            )
 
     def is_over(self, epochs: int) -> bool:
         """Whether the checkpoint is the end of a training of so many epochs."""
@@ -159,8 +169,12 @@ class Resume(keras.callbacks.Callback):
         assert self._pending is not None
         found, self._pending = self._pending, None
         put_back(found, self._variables(with_constraints=not found.facts["position"]["finished"]))
-        for i, (callback, state) in enumerate(zip(self.others, found.facts["callbacks"], strict=True)):
-            prefix = f"callback/{i}/"
+        # All are there in the process that wrote the checkpoint; another worker may have some only.
+        places = same_callbacks(self.identity["callbacks"], found.facts["identity"]["callbacks"])
+        for callback, place in zip(self.others, places, strict=True):
+            if place is None:
+                continue
+            state, prefix = found.facts["callbacks"][place], f"callback/{place}/"
             held = {
                 name.removeprefix(prefix): a for name, a in found.arrays.items() if name.startswith(prefix)
             }

@@ -107,7 +107,7 @@ def resolve_learning_rate(
     if steps_per_epoch is None:
         raise InvalidOption(
             f'learning_rate="{name}" spans the whole training, and this stream does not say how long an epoch is: '
-            "pass steps_per_epoch=, give the stream a length with "
+            "give it a length with "
             "stream.apply(tf.data.experimental.assert_cardinality(batches)), or pass a Keras schedule."
         )
     return _OVER_THE_TRAINING[name](peak, steps_per_epoch * positive_int("epochs", epochs)), []

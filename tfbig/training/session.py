@@ -8,12 +8,12 @@ import numpy as np
 
 from tfbig.backend import tf
 from tfbig.data.streams import row_errors_named
-from tfbig.errors import InvalidModel
-from tfbig.training.agreement import chief_values
+from tfbig.errors import InvalidModel, InvalidOption
+from tfbig.training.agreement import chief_values, smallest
 from tfbig.training.batch_order import OrderedBatches
 from tfbig.training.checkpoints import Checkpoint, CheckpointFolder, check_same_training
+from tfbig.training.described import described, described_callback
 from tfbig.training.feeding import Feed
-from tfbig.training.first_batch import first_batch
 from tfbig.training.identity import check_workers_agree, identity_of
 from tfbig.training.loop import Loop, Position
 from tfbig.training.precision import trained_in
@@ -33,6 +33,7 @@ class Session:
     Attributes:
         x: Inputs as an array or a dict of arrays, or a stream of batches.
         y: Targets; None for a stream.
+        batch: The first batch of a stream, or its spec; None for arrays.
         weight: Weight of each row, or None.
         validation: (x, y) or (x, y, weight) of arrays, a stream, or None.
         batch_size: Rows of a gradient step; None for a stream.
@@ -53,6 +54,7 @@ class Session:
 
     x: Any
     y: Any
+    batch: Any
     weight: np.ndarray | None
     validation: Any
     batch_size: int | None
@@ -73,6 +75,7 @@ class Session:
     def train(self, model: Any, strategy: Any, twin: Any) -> Run:
         """Trains the model; `twin` is the same model made in the strategy's scope, or None."""
         run = Run(examples=None if self.y is None else len(self.y), strategy=describe(strategy))
+        self._check_compiles(model, strategy)
         if strategy is None and (model.run_eagerly or has_own_rules(model)):
             asked = {name: getattr(self, name) for name in ("checkpoint_dir", "precision", "rematerialize")}
             refused = [name for name, value in asked.items() if value not in (None, False)]
@@ -83,14 +86,17 @@ class Session:
                 )
             self._by_keras(model, run)
             return run
-        identity = self._identity(model)
+        identity: dict[str, Any] = {}  # it reads the data, so it is worked out where it is needed only
+        if is_multi_worker(strategy) or self.checkpoint_dir is not None:
+            identity = self._identity(model)
         if is_multi_worker(strategy):
-            check_workers_agree(strategy, identity)
+            check_workers_agree(strategy, {**identity, **self._agreed_on()})
             (seed,) = chief_values(strategy, [np.array(self.seed, np.int64)])
             self.seed = int(seed)
         with (
             trained_in(self.precision, model) as precise,
-            trained_over(strategy, precise, twin) as trained,
+            # What the builder made in the strategy's scope is in another precision than the one asked for.
+            trained_over(strategy, precise, twin if precise is model else None) as trained,
             rematerialized(trained, self.rematerialize),
             row_errors_named(),
         ):
@@ -118,17 +124,19 @@ class Session:
     def _by_own_steps(self, model: Any, strategy: Any, run: Run, identity: dict[str, Any]) -> None:
         folder, found = self._checkpoints(strategy, identity)
         x, validation = self._feeds()
-        batch, x = (x.specs(), x) if isinstance(x, Feed) else first_batch(x)
+        batch = x.specs() if isinstance(x, Feed) else self.batch
         feeds = [data for data in (x, validation) if isinstance(data, Feed)]
         step = self._step_for(model, strategy, check=len(feeds) < 1 + (validation is not None))
         # Before the step is traced: variables made in it would be no replica's, and unknown to a checkpoint.
         step.build(batch)
-        loop = Loop(model, step, x, validation)
+        loop = Loop(model, step, x, validation, self.seed)
         callbacks = [Position(loop), *self.callbacks, run]
         initial_epoch, epochs = 0, self.epochs
         if folder is not None:
             resume = Resume(folder, found, self.checkpoint_every, loop, run, self.callbacks)
-            resume.identity, resume.order_seed, resume.writes = identity, self.seed, is_chief(strategy)
+            resume.identity = {**identity, "callbacks": self._described_callbacks()}
+            resume.order_seed, resume.writes = self.seed, is_chief(strategy)
+            resume.check_epochs(epochs)
             if resume.is_over(epochs):
                 resume.put_back_the_end(model)
                 return
@@ -138,6 +146,8 @@ class Session:
         steps = x.steps if isinstance(x, Feed) else None
         together = choose_steps(self.steps_per_execution, steps, callbacks[1:])
         together = min([together, *(feed.most_steps for feed in feeds if feed.most_steps)])
+        # Each call ends with the metrics of all workers, so all must make as many.
+        together = smallest(strategy, together)
         shown = {"epochs": epochs, "verbose": self.verbose}
         told = {"add_progbar": self.verbose != 0, "model": model, "steps": loop.keras_steps, **shown}
         try:
@@ -163,7 +173,12 @@ class Session:
         folder = CheckpointFolder(self.checkpoint_dir)
         found = folder.load()
         if found is not None:
-            check_same_training(identity, found.facts["identity"], folder.path)
+            mine, theirs = dict(identity), dict(found.facts["identity"])
+            if is_chief(strategy):
+                mine["callbacks"] = self._described_callbacks()
+            else:  # it was the chief who wrote, which may have callbacks that write files besides
+                theirs.pop("callbacks", None)
+            check_same_training(mine, theirs, folder.path)
             self.seed = found.facts["order_seed"]
         if is_multi_worker(strategy):
             position = None if found is None else found.facts["position"]
@@ -185,8 +200,32 @@ class Session:
             shuffle=self.shuffle,
             seed=self.asked_seed,
             precision=self.precision,
-            callbacks=[type(callback).__name__ for callback in self.callbacks],
+            class_weight=described(self.class_weight),
         )
+
+    def _described_callbacks(self) -> list[Any]:
+        return [described_callback(callback) for callback in self.callbacks]
+
+    def _agreed_on(self) -> dict[str, Any]:
+        """What workers must have in common besides: how often they meet. Callbacks are each one's own affair."""
+        return {
+            "epochs": self.epochs,
+            "checkpoint_dir": "none" if self.checkpoint_dir is None else "given",
+            "checkpoint_every": str(self.checkpoint_every),
+        }
+
+    def _check_compiles(self, model: Any, strategy: Any) -> None:
+        if strategy is None:
+            return
+        if model.run_eagerly:
+            raise InvalidModel(
+                f"{model.name!r} runs eagerly, which a step over replicas cannot: compile it with run_eagerly=False, "
+                "or train it on one device, strategy=None."
+            )
+        if self.jit_compile is True:
+            raise InvalidOption(
+                'jit_compile=True: XLA compiles the step of one device only. Leave it at "auto", or pass strategy=None.'
+            )
 
     def _feeds(self) -> tuple[Any, Any]:
         batch_size = self.batch_size or 32

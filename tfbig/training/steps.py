@@ -9,7 +9,11 @@ from tfbig.options import positive_int
 
 # Past this the gain is gone and the progress bar stands still too long.
 _MOST_STEPS_TOGETHER = 64
-_BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
+_BATCH_HOOKS = tuple(
+    f"on_{which}batch_{moment}" for which in ("", "train_", "test_") for moment in ("begin", "end")
+)
+# Keras's own that look at each batch only to see that it is not the last one of an epoch.
+_SAVE_BY_EPOCH = (keras.callbacks.ModelCheckpoint, keras.callbacks.BackupAndRestore)
 
 
 def choose_steps(asked: int | str, steps: int | None, callbacks: list[Any]) -> int:
@@ -49,9 +53,12 @@ def steps_together(model: Any, steps: int) -> Iterator[None]:
 def _watches_batches(callback: Any) -> bool:
     if hasattr(callback, "steps_between"):
         return False
-    base = keras.callbacks.Callback
+    idle: list[Any] = [keras.callbacks.Callback]
+    if getattr(callback, "save_freq", None) == "epoch":
+        idle += [kind for kind in _SAVE_BY_EPOCH if isinstance(callback, kind)]
     return any(
-        getattr(type(callback), hook, None) is not getattr(base, hook) or hook in vars(callback)
+        all(getattr(type(callback), hook, None) is not getattr(kind, hook) for kind in idle)
+        or hook in vars(callback)
         for hook in _BATCH_HOOKS
     )
 

@@ -1,8 +1,9 @@
 """One gradient step, and many in one call: the same numbers on one device and on any number of replicas."""
 
+import contextlib
 import inspect
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tfbig.backend import keras, tf
@@ -150,7 +151,7 @@ class TrainStep:
     def _train_on_all(self, data: Any, rows: Any) -> None:
         def on_replica(data: Any, rows: Any) -> Any:
             part, share, counted, copies = self._slice(data, rows)
-            with rows_in_replicas(copies):
+            with rows_in_replicas(copies), self._own_chances():
                 return self._gradients(part, share, counted)
 
         variables = self.model.trainable_variables
@@ -168,7 +169,7 @@ class TrainStep:
     def _test_on_all(self, data: Any, rows: Any) -> None:
         def on_replica(data: Any, rows: Any) -> None:
             part, _, counted, copies = self._slice(data, rows)
-            with rows_in_replicas(copies):
+            with rows_in_replicas(copies), self._own_chances():
                 self._measure(part, counted)
 
         self.strategy.run(on_replica, (data, rows))
@@ -191,6 +192,22 @@ class TrainStep:
         counted = tf.logical_or(enough, tf.equal(replica, 0))
         return _triple(part), share, counted, tf.where(enough, 1, replicas)
 
+    @contextlib.contextmanager
+    def _own_chances(self) -> Iterator[None]:
+        """Lets each replica draw its own dropout masks and noise, where equal seeds would give all the same.
+
+        Seeds are moved apart for the step only: between steps they are equal, as a checkpoint and the user's model
+        have them.
+        """
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        states = [v for v in self.model.non_trainable_variables if v.path.endswith("seed_generator_state")]
+        apart = [tf.cast(replica, v.dtype) * tf.constant([_BETWEEN_SEEDS, 0], v.dtype) for v in states]
+        for state, by in zip(states, apart, strict=True):
+            state.assign(state.value + by)
+        yield
+        for state, by in zip(states, apart, strict=True):
+            state.assign(state.value - by)
+
     # What both do.
 
     def _outputs(self, x: Any, training: bool) -> tuple[Any, Any]:
@@ -204,6 +221,13 @@ class TrainStep:
         )
 
     def _check_losses(self, losses: list[Any]) -> None:
+        """What replicas would add up to something else than one device does."""
+        if any(loss.shape.rank for loss in losses):
+            raise InvalidModel(
+                f"A layer of {self.model.name!r} adds a loss of several values. Over replicas it must be one number, "
+                "the mean over rows, as Keras's activity regularizers are: add_loss(tf.reduce_mean(...)). Or train "
+                "on one device, strategy=None."
+            )
         of_weights = sum(v.regularizer is not None for v in self.model.trainable_variables)
         synchronized = any(getattr(layer, "synchronized", False) for layer in every_layer(self.model))
         if synchronized and len(losses) > of_weights:
@@ -247,6 +271,9 @@ class TrainStep:
         else:
             tf.cond(counted, record, lambda: tf.constant(0))
 
+
+# Odd, so that no two replicas meet; far more than the seeds of one model are apart.
+_BETWEEN_SEEDS = 0x9E3779B1
 
 # How the message of a batch that is not finite begins; `fit` turns it into an error that names the batch.
 NOT_FINITE = "tfbig: not finite"
