@@ -1,17 +1,33 @@
 """The recipes for several machines, checked as far as one machine can."""
 
+import contextlib
 import os
 import py_compile
 import random
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tfbig.training.slurm import slurm_cluster
+
 FOLDER = Path(__file__).parents[2] / "examples" / "multi_worker"
+
+
+def job_with_free_ports(step):
+    """The number of a job, which decides its tasks' ports, such that nobody listens on them."""
+    for _ in range(100):
+        job = str(random.SystemRandom().randrange(100_000))
+        addresses, _ = slurm_cluster({**step, "SLURM_JOB_ID": job, "SLURM_PROCID": "0"})
+        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+            for address in addresses:
+                held.enter_context(socket.socket()).bind(("", int(address.rsplit(":", 1)[1])))
+            return job
+    raise AssertionError("this machine has no two free ports below its range for outgoing connections")
 
 
 def test_the_script_trains_in_two_tasks_of_slurm(tmp_path):
@@ -19,9 +35,9 @@ def test_the_script_trains_in_two_tasks_of_slurm(tmp_path):
         "SLURM_STEP_NUM_TASKS": "2",
         "SLURM_STEP_NODELIST": "localhost",
         "SLURM_STEP_TASKS_PER_NODE": "2",
-        "SLURM_JOB_ID": str(random.SystemRandom().randrange(100_000)),  # which decides the ports
         "SLURMD_NODENAME": "localhost",
     }
+    step["SLURM_JOB_ID"] = job_with_free_ports(step)
     environment = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
     tasks = [
         subprocess.Popen(
