@@ -11,6 +11,7 @@ from tfbig.backend.clustering import INITIALIZERS
 from tfbig.compression.centroids import SharedWeights, most_distinct
 from tfbig.compression.copies import copy_model
 from tfbig.compression.holding import check_free, take_off_leftovers
+from tfbig.compression.kept import is_pruned
 from tfbig.compression.targets import LayerChoice, Target, find_targets, those_that_train
 from tfbig.errors import InvalidOption, unknown_choice
 from tfbig.options import checked, positive_int
@@ -24,8 +25,6 @@ _TFMOT_NAMES = {
     "cluster_centroids_init": "init",
     "cluster_per_channel": "per_channel",
 }
-# From this share of exact zeros on, a kernel has been pruned; initializers and training leave none.
-_SPARSE = 0.05
 
 
 @dataclass(frozen=True)
@@ -192,8 +191,7 @@ class Cluster(keras.callbacks.Callback):
 
     def _keeps_zeros(self, target: Target) -> bool:
         if self.preserve_sparsity == "auto":
-            # A kernel of nothing but zeros has not been pruned: it is new, and would never move.
-            return bool(_SPARSE <= (target.kernel.numpy() == 0).mean() < 1)
+            return is_pruned(target.kernel.numpy())
         return bool(self.preserve_sparsity)
 
     def _install(self, target: Target) -> None:

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from tfbig.backend.distribution import compile_arguments
 from tfbig.backend.graph import graph_of
 from tfbig.errors import InvalidModel
-from tfbig.training.replicas import copied, fresh_arguments
+from tfbig.training.replicas import copied
 
 
 def copy_model(model: Any, callback: str) -> Any:
@@ -32,14 +31,3 @@ def copy_model(model: Any, callback: str) -> Any:
         "name all arguments of __init__; inside a nested model, decorate the class with "
         f"@keras.saving.register_keras_serializable(). Or train the model in place with the {callback} callback."
     )
-
-
-def carry_compile_settings(model: Any, copy: Any) -> None:
-    """Compiles the copy as the model is, with a fresh optimizer, if the model is compiled.
-
-    The objects themselves are passed on: Keras's way by configuration finds no loss or metric of the user's own.
-    """
-    if model.compiled:
-        # The optimizer that is there: Keras's `compile` may have wrapped the one that it was given.
-        arguments = {**compile_arguments(model), "optimizer": model.optimizer}
-        copy.compile(**fresh_arguments(arguments))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 PRESERVE = ("auto", "zeros", "clusters", None)
-# From this share of exact zeros on, a kernel has been pruned; initializers and training leave none (as in `Cluster`).
+# From this share of exact zeros on, a kernel has been pruned; initializers and training leave none.
 _SPARSE = 0.05
 # More values than 8 bits can tell apart are not worth keeping.
 _MOST_CLUSTERS = 256
@@ -30,6 +30,11 @@ class Kept:
     one_codebook: bool = True
 
 
+def is_pruned(kernel: np.ndarray) -> bool:
+    """Whether a kernel has been pruned. One of nothing but zeros has not: it is new, and held it would never move."""
+    return bool(_SPARSE <= (kernel == 0).mean() < 1)
+
+
 def kept_of(kernel: np.ndarray, preserve: str | None) -> Kept:
     """Returns what a kernel has that training would lose.
 
@@ -43,8 +48,7 @@ def kept_of(kernel: np.ndarray, preserve: str | None) -> Kept:
         would make so: for every four weights there are at most three values.
     """
     mask = kernel != 0
-    sparse = _SPARSE <= 1 - mask.mean() < 1
-    kept_mask = mask if sparse and preserve in ("auto", "zeros") else None
+    kept_mask = mask if is_pruned(kernel) and preserve in ("auto", "zeros") else None
     if preserve not in ("auto", "clusters"):
         return Kept(kept_mask)
     columns = kernel.reshape(-1, kernel.shape[-1])

@@ -11,7 +11,6 @@ from tfbig.backend import keras
 from tfbig.backend.graph import graph_of
 from tfbig.backend.internals import every_layer, layers_inside
 from tfbig.compression import integer_rules as rules
-from tfbig.compression.copies import carry_compile_settings
 from tfbig.compression.integer_build import Settings, build
 from tfbig.compression.integer_plan import Plan, computes_in_float, kind_of_call, make_plan
 from tfbig.compression.keeping import Keep
@@ -26,6 +25,7 @@ from tfbig.options import checked, positive_int
 from tfbig.records import Record
 from tfbig.training import checks
 from tfbig.training.fit import fit
+from tfbig.training.replicas import carry_compile_settings
 
 _WEIGHT_BITS = (4, 8)
 _ACTIVATION_BITS = (8, 16)

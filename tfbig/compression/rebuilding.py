@@ -8,9 +8,9 @@ import numpy as np
 from tfbig.backend import keras
 from tfbig.backend.graph import graph_of, input_name, inputs_of, run_graph
 from tfbig.compression.channels import Slice, Trace
-from tfbig.compression.copies import carry_compile_settings
 from tfbig.compression.fresh import carry_trainable
 from tfbig.errors import InvalidModel
+from tfbig.training.replicas import carry_compile_settings
 
 
 def rebuild(model: Any, found: Trace, alive: np.ndarray) -> Any:

@@ -11,7 +11,7 @@ from tfbig.data.checking import check_pair
 from tfbig.errors import InvalidModel, InvalidOption, unknown_choice
 from tfbig.evaluation.fold_collecting import FoldCollection
 from tfbig.evaluation.fold_results import CrossValidation
-from tfbig.evaluation.fold_spread import Job, process_count, train_here, train_spread
+from tfbig.evaluation.fold_spread import Job, process_count, train
 from tfbig.evaluation.fold_training import Fold
 from tfbig.evaluation.scoring import get_scorers
 from tfbig.evaluation.splitting_folds import NotStratified, fold_seed, split_folds
@@ -112,8 +112,7 @@ def cross_validate(
     planned = _planned(job, cv, groups, options.get("seed"))
     collection = FoldCollection(y, error_score, finish is not None, return_train_scores)
     trainable = collection.trainable(planned, job.task)
-    training = train_here if processes == 1 else train_spread
-    outcome = training(job, trainable, collection.add, processes)
+    outcome = train(job, trainable, collection.add, processes)
     return collection.result(planned, *outcome, time.perf_counter() - began, min(processes, len(trainable)))
 
 

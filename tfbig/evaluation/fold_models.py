@@ -10,7 +10,7 @@ import numpy as np
 
 from tfbig.backend import keras, tf
 from tfbig.backend.distribution import compile_arguments
-from tfbig.backend.internals import layers_inside
+from tfbig.backend.internals import every_layer
 from tfbig.errors import InvalidModel
 
 # What a normalizer holds beside its weights.
@@ -19,20 +19,6 @@ _CONSTANTS = ("mean", "variance")
 _COMPILED = ("loss", "loss_weights", "metrics", "weighted_metrics")
 # Settings that say how weights start, or how layers are called: they may differ, the weights are the fold's own.
 _STARTING = ("name", "seed", "build_config")
-
-
-def all_layers(model: Any) -> list[Any]:
-    """Returns the model and every layer inside it, each once, outer before inner."""
-    found: dict[int, Any] = {}
-
-    def visit(layer: Any) -> None:
-        if id(layer) not in found:
-            found[id(layer)] = layer
-            for inner in layers_inside(layer):
-                visit(inner)
-
-    visit(model)
-    return list(found.values())
 
 
 def constants_of(model: Any) -> list[Any]:
@@ -57,7 +43,7 @@ def swapped_constants(model: Any, constants: Sequence[Any]) -> Iterator[None]:
 def recurrent_layers(model: Any, most_steps: int) -> list[Any]:
     """Returns the recurrent layers that see at most so many time steps."""
     found = []
-    for layer in all_layers(model):
+    for layer in every_layer(model):
         if isinstance(layer, keras.layers.RNN):
             shape = (layer.get_build_config() or {}).get("input_shape")
             if shape is not None and shape[1] is not None and shape[1] <= most_steps:
@@ -88,7 +74,7 @@ def check_same_architecture(first: Any, other: Any, fold: int) -> None:
     if not other.built:
         return  # its weights come with its first batch
     kinds, shapes = (
-        [[type(layer).__name__ for layer in all_layers(model)] for model in (first, other)],
+        [[type(layer).__name__ for layer in every_layer(model)] for model in (first, other)],
         [
             {v.path.split("/")[-1] + f" {i}": tuple(v.shape) for i, v in enumerate(m.weights)}
             for m in (first, other)
@@ -120,7 +106,7 @@ def settings_difference(first: Any, other: Any) -> str | None:
     configs = [_config(model) if _is_graph(model) else None for model in (first, other)]
     known = None not in configs
     pairs = [(configs[0], configs[1], "")] if known else []
-    for one, two in zip(all_layers(first), all_layers(other), strict=True):
+    for one, two in zip(every_layer(first), every_layer(other), strict=True):
         pairs.append((_settings(one, known), _settings(two, known), one.name))
     compiled = [compile_arguments(model) for model in (first, other)]
     pairs += [
@@ -131,7 +117,7 @@ def settings_difference(first: Any, other: Any) -> str | None:
 
 
 def _normalizing(model: Any) -> list[tuple[Any, str]]:
-    layers = [layer for layer in all_layers(model) if isinstance(layer, keras.layers.Normalization)]
+    layers = [layer for layer in every_layer(model) if isinstance(layer, keras.layers.Normalization)]
     return [
         (layer, name) for layer in layers for name in _CONSTANTS if getattr(layer, name, None) is not None
     ]

@@ -9,11 +9,12 @@ import numpy as np
 
 from tfbig.backend import keras, tf
 from tfbig.backend.graph import bytes_computed
+from tfbig.backend.internals import every_layer
 from tfbig.backend.stateless_optimizer import unsuitable
 from tfbig.data.checking import row_count
 from tfbig.evaluation.fold_callbacks import unknown_callback
 from tfbig.evaluation.fold_engine import FoldEngine, stacked
-from tfbig.evaluation.fold_models import all_layers, constants_of
+from tfbig.evaluation.fold_models import constants_of
 from tfbig.evaluation.fold_rounds import plan_rounds
 from tfbig.evaluation.fold_training import Fold, Schedule
 
@@ -64,7 +65,7 @@ def reason_against(model: Any, fit_options: Mapping[str, Any], callbacks: Sequen
     if unsuitable(model.optimizer):
         return unsuitable(model.optimizer)
     kept = next(
-        (layer.name for layer in all_layers(model) if getattr(layer, "stateful", False) is True), None
+        (layer.name for layer in every_layer(model) if getattr(layer, "stateful", False) is True), None
     )
     if kept is not None:
         return f"the layer {kept} keeps its state between batches"
@@ -95,7 +96,7 @@ def bytes_per_fold(model: Any, x: Any, batch_size: int, held_out: int = 0) -> in
 
     longest = max(max(a.shape[1:], default=1) for a in keras.tree.flatten(x))
     outputs = bytes_computed(forward, specs) + rows * 4 * sum(
-        _recurrent_values(layer, longest) for layer in all_layers(model)
+        _recurrent_values(layer, longest) for layer in every_layer(model)
     )
     return 12 * weights + outputs + bool(held_out) * outputs // 2
 

@@ -27,6 +27,7 @@ from tfbig.evaluation.fold_training import Fold, Schedule, train_folds
 from tfbig.training import checks
 from tfbig.training.building import build_model
 from tfbig.training.compiling import accumulate, compile_for_arrays, set_learning_rate
+from tfbig.training.feeding import weights_of_rows
 from tfbig.training.fit import fit
 from tfbig.training.objectives import fit_targets, infer_task
 from tfbig.training.optimizers import get_optimizer
@@ -70,10 +71,8 @@ class FoldRunner:
             self._callbacks,
             self._options.get("verbose", 0),
         )
-        self._rate, self._accumulated = (
-            self._options.pop("learning_rate", None),
-            self._options.pop("gradient_accumulation", 1),
-        )
+        self._rate = self._options.pop("learning_rate", None)
+        self._accumulated = self._options.pop("gradient_accumulation", 1)
         self._first: Any = None
         self._task: str | None = None
 
@@ -218,10 +217,8 @@ class FoldRunner:
 
     def _set_pace(self, model: Any, rows: int) -> list[Any]:
         """Learning rate and accumulation as `fit` sets them; returns the callbacks that belong to the rate."""
-        steps, validated = (
-            -(-rows // self._schedule.batch_size),
-            self._options.get("validation_data") is not None,
-        )
+        steps = -(-rows // self._schedule.batch_size)
+        validated = self._options.get("validation_data") is not None
         added = set_learning_rate(model, self._rate, steps, self._schedule.epochs, validated)
         accumulate(model, self._accumulated)
         return added
@@ -231,11 +228,9 @@ class FoldRunner:
         y = self._y if self._task is None else fit_targets(self._task, self._first, self._y)
         data: dict[str, Any] = {"x": self._x, "y": y}
         by_class = checks.class_weight(self._options.get("class_weight"), self._weights, self._task, y)
-        if by_class is not None:
-            labels = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(len(y))
-            data["weight"] = np.array([by_class.get(int(label), 1.0) for label in labels], np.float32)
-        elif self._weights is not None:
-            data["weight"] = self._weights.astype(np.float32)
+        weight = weights_of_rows(y, self._weights, by_class)
+        if weight is not None:
+            data["weight"] = weight
         given = checks.validation(self._options.get("validation_data"), self._first, self._task)
         if given is None:
             return data, None

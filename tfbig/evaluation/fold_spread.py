@@ -87,17 +87,10 @@ def process_count(n_jobs: Any) -> int:
     return joblib.effective_n_jobs(n_jobs)
 
 
-def train_here(
-    job: Job, folds: Sequence[Fold], take: Callable[[Scored], None], processes: int = 1
-) -> tuple[str, str | None]:
-    """Trains all folds in this process; see `Job.run`."""
-    return job.run(folds, take)
-
-
-def train_spread(
+def train(
     job: Job, folds: Sequence[Fold], take: Callable[[Scored], None], processes: int
 ) -> tuple[str, str | None]:
-    """Trains folds in other processes, in groups as even as can be.
+    """Trains folds in this process, or in several others in groups as even as can be.
 
     Args:
         job: Which has begun.
@@ -108,6 +101,8 @@ def train_spread(
     Returns:
         "together" if any folds trained together, else "sequential"; and why not, if some did not.
     """
+    if processes == 1:
+        return job.run(folds, take)
     first = _without_model(folds[0])
     groups = [
         [_without_model(folds[k]) for k in part]

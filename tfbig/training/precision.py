@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from tfbig.backend import keras
-from tfbig.backend.distribution import compile_arguments
 from tfbig.backend.internals import layers_inside
 from tfbig.errors import InvalidModel, unknown_choice
 from tfbig.models.heads import LABEL_LOGITS, LOGITS, VALUES
@@ -113,8 +112,7 @@ def trained_in(name: str | None, model: Any) -> Iterator[Any]:
         yield model
         return
     twin = with_precision(model, name)
-    # The optimizer that is there: for a model in float16, Keras's `compile` wraps the one that it is given.
-    arguments = fresh_arguments({**compile_arguments(model), "optimizer": model.optimizer})
+    arguments = fresh_arguments(model)
     twin.compile(**{**arguments, "optimizer": scaled(arguments["optimizer"], name)})
     if model.optimizer.built:
         twin.optimizer.build(twin.trainable_variables)

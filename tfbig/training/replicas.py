@@ -39,8 +39,6 @@ def trained_over(strategy: Any, model: Any, twin: Any = None, *, synchronized: b
             f"The model {model.name!r} has a {rule} of its own, which tfbig cannot spread over replicas exactly. "
             "Train it on one device, or by its own loop."
         )
-    # The optimizer that is there: Keras's `compile` may have wrapped the one that it was given.
-    arguments = {**compile_arguments(model), "optimizer": model.optimizer}
     with strategy.scope():
         twin = copied(model) if twin is None else twin
         if twin is None:
@@ -51,7 +49,7 @@ def trained_over(strategy: Any, model: Any, twin: Any = None, *, synchronized: b
         if twin is not model:
             carry_weights(model, twin)
         used = model.optimizer if model.optimizer.built else None
-        _compile_for_replicas(twin, arguments, synchronized)
+        _compile_for_replicas(twin, fresh_arguments(model), synchronized)
         if used is not None:
             twin.optimizer.build(twin.trainable_variables)
             carry(used.variables, twin.optimizer.variables)
@@ -86,10 +84,17 @@ def copied(model: Any) -> Any:
     for mine, theirs in zip(every_layer(copy), every_layer(model), strict=True):
         mine.trainable = theirs.trainable
     carry_weights(model, copy)
-    if model.compiled:
-        arguments = {**compile_arguments(model), "optimizer": model.optimizer}
-        copy.compile(**fresh_arguments(arguments))
+    carry_compile_settings(model, copy)
     return copy
+
+
+def carry_compile_settings(model: Any, copy: Any) -> None:
+    """Compiles the copy as the model is, with a fresh optimizer, if the model is compiled.
+
+    The objects themselves are passed on: Keras's way by configuration finds no loss or metric of the user's own.
+    """
+    if model.compiled:
+        copy.compile(**fresh_arguments(model))
 
 
 def carry_weights(source: Any, target: Any) -> None:
@@ -102,9 +107,8 @@ def carry_weights(source: Any, target: Any) -> None:
 
 def _compile_for_replicas(model: Any, arguments: dict[str, Any], synchronized: bool) -> None:
     loss = arguments["loss"]
-    arguments = {**fresh_arguments(arguments), "steps_per_execution": 1, "jit_compile": False}
     spread = None if loss is None else keras.tree.map_structure(GlobalLoss, loss)
-    model.compile(**{**arguments, "loss": spread})
+    model.compile(**{**arguments, "loss": spread, "steps_per_execution": 1, "jit_compile": False})
     # A callback that saves the model saves it with the user's own loss, which others can load.
     note_compiled_with(model, loss=loss)
     for layer in every_layer(model):
@@ -112,10 +116,13 @@ def _compile_for_replicas(model: Any, arguments: dict[str, Any], synchronized: b
             layer.synchronized = synchronized
 
 
-def fresh_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
-    """What to compile another model with: its optimizer and metrics hold variables, so it needs its own."""
+def fresh_arguments(model: Any) -> dict[str, Any]:
+    """What to compile another model with: optimizer and metrics hold variables, so it needs its own."""
+    arguments = compile_arguments(model)
     fresh = {name: _fresh_metrics(arguments[name]) for name in ("metrics", "weighted_metrics")}
-    return {**arguments, **fresh, "optimizer": _fresh_optimizer(arguments["optimizer"])}
+    # The optimizer that is there: Keras's `compile` may have wrapped the one that it was given.
+    optimizer = type(model.optimizer).from_config(settings_of(model.optimizer))
+    return {**arguments, **fresh, "optimizer": optimizer}
 
 
 def carry(sources: list[Any], targets: list[Any]) -> None:
@@ -134,11 +141,6 @@ def _uncompiled(model: Any) -> Iterator[None]:
         yield
     finally:
         model.compiled = compiled
-
-
-def _fresh_optimizer(identifier: Any) -> Any:
-    optimizer = keras.optimizers.get(identifier)
-    return type(optimizer).from_config(settings_of(optimizer))
 
 
 def _fresh_metrics(metrics: Any) -> Any:
