@@ -92,7 +92,6 @@ def train_deep(name, setting):
     import keras
 
     import tfbig
-    from tfbig.training.rematerialize import rematerialized
 
     keras.utils.set_random_seed(0)
     model = {"residual": residual, "transformer": transformer}[name]()
@@ -101,8 +100,9 @@ def train_deep(name, setting):
     y = generator.integers(0, 10, len(x))
     sgd, loss = keras.optimizers.SGD(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(sgd, loss)
-    with Watch() as watch, rematerialized(model, setting):
-        run = tfbig.fit(model, x, y, batch_size=BATCH, epochs=3, shuffle=False, verbose=0)
+    options = {"batch_size": BATCH, "epochs": 3, "shuffle": False, "verbose": 0}
+    with Watch() as watch:
+        run = tfbig.fit(model, x, y, rematerialize=setting, **options)
     return {
         **watch.figures(),
         "seconds of a warm epoch": float(np.mean(run.epoch_seconds[1:])),
@@ -132,7 +132,7 @@ def in_child(*arguments):
 def measure_rematerialize():
     rows = {}
     for name in ("residual", "transformer"):
-        plain, thrifty = (in_child("deep", name, setting) for setting in (0, 1))
+        plain, thrifty = (in_child("deep", name, setting) for setting in ("plain", "rematerialized"))
         rows[name] = {
             "plain": plain,
             "rematerialized": thrifty,
@@ -168,7 +168,8 @@ def measure_memmap(gigabytes, folder):
         f"memmap of {gigabytes:g} GiB: growth {figures['growth MiB']:.0f} MiB, without mapped files "
         f"{figures['growth without mapped files MiB']:.0f} MiB, {figures['seconds']:.0f} s"
     )
-    return figures, {f"{gigabytes:g} GiB memmap: growth below 400 MiB": figures["growth MiB"] < 400}
+    megabytes = figures["growth MiB"] * 2**20 / 1e6
+    return figures, {f"{gigabytes:g} GiB memmap: growth below 400 MB": megabytes < 400}
 
 
 def main():
@@ -180,7 +181,9 @@ def main():
     options = parser.parse_args()
     if options.child:
         kind, *rest = options.child
-        figures = train_memmap(rest[0]) if kind == "memmap" else train_deep(rest[0], rest[1] == "1")
+        figures = (
+            train_memmap(rest[0]) if kind == "memmap" else train_deep(rest[0], rest[1] == "rematerialized")
+        )
         print(json.dumps(figures))
         return 0
     report, limits = {}, {}
