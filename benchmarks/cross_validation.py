@@ -184,7 +184,7 @@ def draw(growth, path):
     ax = figure.subplots()
     for way in WAYS:
         ax.plot(list(growth), [row[way] for row in growth.values()], marker="o", label=way)
-    ax.set(xlabel="folds", ylabel="seconds (MLP)", ylim=(0, None))
+    ax.set(xlabel="folds", xticks=list(growth), ylabel="seconds (MLP)", ylim=(0, None))
     ax.legend(frameon=False)
     figure.savefig(path, dpi=150)
 

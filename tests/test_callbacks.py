@@ -172,12 +172,27 @@ def test_learning_rate_of_a_constant_rate():
     np.testing.assert_allclose(history["learning_rate"], [0.01, 0.01], rtol=1e-6)
 
 
-def test_logs_that_are_missing_are_no_error():
-    for callback in (ResourceUse(), LearningRate(), Throughput(batch_size=1)):
-        callback.set_model(model())
-        callback.on_train_begin()
-        callback.on_epoch_begin(0)
-        callback.on_epoch_end(0)
+@pytest.mark.parametrize(
+    ("callback", "name"),
+    [
+        (ResourceUse(), "seconds"),
+        (LearningRate(), "learning_rate"),
+        (Throughput(batch_size=1), "examples_per_second"),
+    ],
+    ids=["resources", "rate", "throughput"],
+)
+def test_an_epoch_without_logs_leaves_the_next_one_whole(clock, callback, name):
+    """As a training loop of the user's own may call it."""
+    callback.set_model(model())
+    callback.on_train_begin()
+    for epoch, logs in enumerate((None, {})):
+        callback.on_epoch_begin(epoch)
+        clock.now += 4
+        callback.on_train_batch_end(0)
+        callback.on_epoch_end(epoch, logs)
+    assert logs[name] == pytest.approx(
+        {"seconds": 4, "learning_rate": 0.01, "examples_per_second": 1 / 4}[name]
+    )
 
 
 def poisoned(batch):
@@ -205,7 +220,15 @@ def test_a_loss_that_is_no_number_is_named_with_its_batch(value):
 
 @pytest.mark.parametrize("logs", [None, {}, {"accuracy": math.nan}])
 def test_logs_without_a_loss_are_let_pass(logs):
-    StopOnNaN().on_train_batch_end(0, logs)
+    callback = StopOnNaN()
+    callback.on_train_begin()
+    callback.on_epoch_begin(0)
+    callback.on_train_batch_end(0, logs)
+    assert (callback.epoch, callback.batches) == (None, None)
+    # and do not stop it from looking at those that come after
+    callback.on_train_batch_begin(1)
+    with pytest.raises(TrainingDiverged, match="in batch 1 of epoch 0"):
+        callback.on_train_batch_end(1, {"loss": math.nan})
 
 
 @pytest.mark.parametrize("bad", [0, 4, 6])

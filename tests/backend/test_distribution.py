@@ -12,9 +12,12 @@ from tfbig.backend.distribution import (
     compiled_metrics,
     gradients_reduced_already,
     loss_tracker,
+    mask_of,
     mirrored_strategy,
+    name_in_logs,
     note_compiled_with,
     pipeline_stages,
+    profiles_batches,
     record_losses_as_they_are,
     shuffles_of,
     undistributed,
@@ -247,3 +250,23 @@ def test_what_a_model_says_it_was_compiled_with_is_what_it_saves(tmp_path):
     made.save(tmp_path / "m.keras")
     assert keras.models.load_model(tmp_path / "m.keras").loss == "mae"
     assert made.loss == "mse"
+
+
+def test_a_function_is_called_in_the_logs_what_keras_calls_it():
+    def meanError(y, p):
+        return keras.ops.abs(y - p)
+
+    logs = model(metrics=[meanError]).evaluate(X, Y, verbose=0, return_dict=True)
+    assert name_in_logs(meanError) in logs
+    assert name_in_logs(meanError) == "mean_error"
+
+
+def test_the_mask_of_outputs_is_the_one_that_metrics_weigh_by():
+    steps = keras.layers.Embedding(3, 2, mask_zero=True)(np.array([[1, 2, 0]]))
+    np.testing.assert_array_equal(mask_of(steps), [[True, True, False]])
+    assert mask_of(tf.zeros(2)) is None
+
+
+def test_a_tensorboard_says_whether_it_profiles(tmp_path):
+    assert not profiles_batches(keras.callbacks.TensorBoard(tmp_path))
+    assert profiles_batches(keras.callbacks.TensorBoard(tmp_path, profile_batch=(2, 3)))

@@ -658,6 +658,19 @@ def test_auto_goes_by_what_it_measures(monkeypatch, worth, mode):
     )
 
 
+@pytest.mark.parametrize(("worth", "estimates"), [(1e9, 0), (0.0, 1)])
+def test_auto_estimates_memory_only_where_training_is_worth_a_larger_graph(monkeypatch, worth, estimates):
+    asked = []
+    original = fold_runner.bytes_per_fold
+    monkeypatch.setattr(fold_runner, "bytes_per_fold", lambda *args: asked.append(args) or original(*args))
+    monkeypatch.setattr(fold_runner, "WORTH_TRACING", worth)
+    monkeypatch.setattr(fold_runner, "seconds_per_epoch", lambda *_: 1.0)
+    result = cross_validate(folds="auto", epochs=1, max_memory=1)
+    assert len(asked) == estimates
+    assert result.mode == "sequential"
+    assert ("MiB at once" if estimates else "not worth") in result.fallback
+
+
 def test_without_a_seed_two_runs_differ_and_pythons_seed_decides():
     def predictions():
         return cross_validate(seed=None).predictions

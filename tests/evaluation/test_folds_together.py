@@ -9,6 +9,7 @@ from sklearn.model_selection import TimeSeriesSplit
 import tfbig
 from tfbig.backend import keras, tf
 from tfbig.evaluation import fold_plan, fold_runner
+from tfbig.evaluation.fold_engine import FoldEngine
 from tfbig.evaluation.splitting_folds import fold_seed
 
 L = keras.layers
@@ -137,6 +138,14 @@ def test_further_layers_are_the_same_too(build, float64):
 def test_in_float32_rounding_is_all_that_differs(build):
     # SGD: Adam turns the rounding of a bias that batch normalization undoes into whole steps.
     assert_same(build, 1e-4, optimizer=keras.optimizers.SGD(0.05))
+
+
+def test_projections_in_attention_are_plain_products_as_in_fit():
+    engine = FoldEngine(built(transformer), {"x": tf.constant(SERIES), "y": tf.constant(Y)})
+    functions = engine._epoch.get_concrete_function().graph.as_graph_def().library.function
+    kinds = [node.op for function in functions for node in function.node_def]
+    # Scores, and values by scores: a product for each example, forward once and back twice. All others are plain.
+    assert kinds.count("BatchMatMulV2") == 2 * (1 + 2)
 
 
 class Anchored(keras.optimizers.SGD):

@@ -6,6 +6,7 @@ Then does what is no comparison of weights, and notes what it saw. `test_replica
 saved.
 """
 
+import functools
 import json
 import os
 import sys
@@ -127,6 +128,25 @@ def cases(keras, tf, np, tfbig):
         options = {"loss": loss, "optimizer": optimizers.SGD(0.1), "sample_weight": weights}
         return (mlp(keras), *train), {**options, "metrics": ["accuracy"]}
 
+    def one_number():
+        """Means over a batch, and the same weighted; each batch counts alike, also the last one, of one row."""
+
+        def part_right(y, p):
+            right = tf.equal(tf.reshape(tf.cast(y, "int64"), [-1]), tf.argmax(p, axis=-1))
+            return tf.reduce_mean(tf.cast(right, "float32"))
+
+        def meanLogit(y, p):  # Keras's way with names is in it
+            return tf.reduce_mean(p)
+
+        model = mlp(keras)
+        model.compile(
+            optimizers.SGD(0.1),
+            entropy(from_logits=True),
+            metrics=[part_right, meanLogit],
+            weighted_metrics=[functools.partial(part_right)],
+        )
+        return (model, *train), {"validation_data": valid}
+
     def area():
         model = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(1, "sigmoid")])
         labels = (train[1] % 2, valid[1] % 2)
@@ -190,6 +210,7 @@ NAMES = (
     "masked",
     "summed",
     "mean_of_weights",
+    "one_number",
     "area",
     "two_outputs_of_a_stream",
     "best_weights",
@@ -198,7 +219,7 @@ NAMES = (
     "fewer_rows_than_replicas",
 )
 # 4 replicas take twice as long to trace as 2: there, the cases in which the number matters.
-WITH_4 = ("regularized", "batch_norm", "accumulated", "summed", "fewer_rows_than_replicas")
+WITH_4 = ("regularized", "batch_norm", "accumulated", "summed", "one_number", "fewer_rows_than_replicas")
 
 
 def counts(name):
@@ -289,6 +310,17 @@ def facts(keras, tf, np, tfbig, folder):
         inner = model.optimizer.inner_optimizer
         return [int(inner.iterations), float(np.abs(inner.momentums[0].numpy()).max())]
 
+    def root_of_a_mean():
+        def root(y, p):
+            return tf.sqrt(tf.reduce_mean(tf.square(y - p)))
+
+        rows = np.arange(4, dtype="float32")[:, None]
+        made = keras.Sequential([keras.Input((1,)), layers.Dense(1, kernel_initializer="zeros")])
+        options = {"metrics": [root, keras.metrics.RootMeanSquaredError(name="kept")]}
+        options |= {"loss": "mse", "optimizer": keras.optimizers.SGD(0.0)}
+        run = tfbig.fit(made, rows, rows, strategy=2, shuffle=False, epochs=1, verbose=0, **options)
+        return [run.history[name][0] for name in ("root", "kept")]
+
     def eagerly():
         model = mlp(keras)
         model.compile("sgd", losses.SparseCategoricalCrossentropy(from_logits=True), run_eagerly=True)
@@ -315,6 +347,7 @@ FACTS = (
     "dropout_masks",
     "saved_by_a_callback",
     "scaled_by_the_user",
+    "root_of_a_mean",
     "eagerly",
     "jit_compiled",
 )

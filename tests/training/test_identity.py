@@ -77,6 +77,65 @@ def test_several_losses_are_described_each():
     assert found[1][0] == "Huber"
 
 
+class Weighted(keras.losses.Loss):
+    """Of the user's own, which writes nothing down."""
+
+    def __init__(self, weights, inner=None, network=None):
+        super().__init__()
+        self.weights, self.inner, self.network = weights, inner, network
+
+    def call(self, y, p):
+        return tf.reduce_mean(tf.square(tf.cast(y, p.dtype)[:, None] - p), axis=-1)
+
+
+def network():
+    return keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+
+
+LOSSES = {
+    "of Keras, which leaves it out": (lambda: keras.losses.Huber(1.0), lambda: keras.losses.Huber(2.0)),
+    "of Keras, which writes it down": (
+        lambda: keras.losses.BinaryFocalCrossentropy(gamma=2.0),
+        lambda: keras.losses.BinaryFocalCrossentropy(gamma=3.0),
+    ),
+    "an axis": (
+        lambda: keras.losses.CosineSimilarity(axis=-1),
+        lambda: keras.losses.CosineSimilarity(axis=1),
+    ),
+    "a number": (lambda: Weighted(1.0), lambda: Weighted(2.0)),
+    "an array": (lambda: Weighted(np.array([1.0, 2.0])), lambda: Weighted(np.array([1.0, 3.0]))),
+    "a tensor": (lambda: Weighted(tf.constant([1.0, 2.0])), lambda: Weighted(tf.constant([1.0, 3.0]))),
+    "arrays by name": (lambda: Weighted({"a": np.ones(2)}), lambda: Weighted({"a": np.zeros(2)})),
+    "a loss inside": (
+        lambda: Weighted([1, 2], keras.losses.Huber(1.0), network()),
+        lambda: Weighted([1, 2], keras.losses.Huber(2.0), network()),
+    ),
+}
+
+
+@pytest.mark.parametrize(("one", "other"), LOSSES.values(), ids=LOSSES)
+def test_a_setting_of_a_loss_is_told_apart_whether_it_is_written_down_or_not(one, other):
+    first, again, changed = (identity(model(loss=make()))["loss"] for make in (one, one, other))
+    assert first == again
+    assert json.loads(json.dumps(first)) == first
+    assert first != changed
+
+
+def test_a_setting_that_is_written_down_and_kept_twice_is_described_once():
+    focal = identity(model(loss=keras.losses.BinaryFocalCrossentropy(gamma=3.0)))["loss"]
+    assert str(focal).count("3.0") == 1
+    huber = identity(model(loss=keras.losses.Huber(3.0)))["loss"]
+    assert str(huber).count("3.0") == 1
+
+
+def test_a_loss_that_is_changed_after_it_was_described_is_another_one():
+    loss = Weighted(1.0)
+    made = model(loss=loss)
+    before = identity(made)["loss"]
+    loss.weights = 2.0
+    assert identity(made)["loss"] != before
+
+
 def test_a_rate_of_dropout_is_told_apart():
     assert identity(model(dropout=0.5))["model"] != identity(model(dropout=0.4))["model"]
 

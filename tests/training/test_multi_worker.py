@@ -1,6 +1,6 @@
 """Two processes on this machine train one model, started by `tfbig workers`; `worker_script.py` is what they run.
 
-Three launches, since starting TensorFlow twice is most of what one costs.
+Four launches, since starting TensorFlow twice is most of what one costs.
 """
 
 import json
@@ -156,6 +156,18 @@ def test_a_killed_worker_ends_the_other_with_an_error_within_a_minute(killed):
     )
     print(f"The other worker ended {seconds:.1f} s after the kill.")
     assert 0 <= seconds <= 60
+
+
+def test_a_frozen_worker_ends_the_other_as_a_dead_one_does_and_itself_once_it_is_thawed(folder):
+    status, (chief, other) = launch("freeze", folder)
+    assert status == 1
+    at = {what: float(re.search(rf"{what} at ([\d.]+)", chief + other)[1]) for what in ("frozen", "ended")}
+    print(f"The other worker ended {at['ended'] - at['frozen']:.1f} s after the chief was frozen.")
+    # TensorFlow's heartbeat: 10 s without an answer, and what a busy machine adds.
+    assert 0 < at["ended"] - at["frozen"] <= 20
+    assert "thawed at" in chief
+    for text in (chief, other):
+        assert "WorkerLost: Another worker of this training died" in text, text[-2000:]
 
 
 def test_the_restarted_workers_end_as_if_nothing_had_happened(table, resumed, folder):

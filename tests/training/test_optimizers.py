@@ -70,6 +70,12 @@ def test_a_loss_scale_optimizer_gets_the_rate_inside():
     assert (float(other.inner_optimizer.learning_rate), other.initial_scale) == (0.25, 8.0)
 
 
+def test_keras_still_takes_no_name_inside_a_loss_scale_optimizer():
+    """It is made before tfbig sees it; when this fails, the advice for the name "lossscaleoptimizer" can be shorter."""
+    with pytest.raises(AttributeError, match="'str' object has no attribute 'loss_scale_factor'"):
+        keras.optimizers.LossScaleOptimizer("adam")
+
+
 @pytest.mark.skipif(not hasattr(keras.optimizers, "MultiOptimizer"), reason="Keras before 3.15 has none")
 def test_several_rates_cannot_become_one():
     several = keras.optimizers.OptimizerMap(keras.optimizers.SGD(), {"head": keras.optimizers.Adam()})
@@ -111,11 +117,16 @@ def test_the_original_keeps_its_state():
     [
         ("addam", r"optimizer must be one of .*'sgd'.*; got 'addam'\. Did you mean 'adam'\?"),
         ("momentun", r"got 'momentun'\. Did you mean 'momentum'\?"),
+        (
+            "LossScaleOptimizer",
+            r"wraps other.*: pass keras\.optimizers\.LossScaleOptimizer\(keras.*mixed_float16",
+        ),
+        ("multioptimizer", r"wraps other .*: pass a keras\.optimizers\.MultiOptimizer made with them\."),
         ("newton", "optimizer must be one of .*; got 'newton'"),
         (keras.optimizers.Adam, "must be a name or a keras.optimizers.Optimizer; got <class"),
         (0.01, "must be a name or a keras.optimizers.Optimizer; got 0.01"),
     ],
-    ids=["misspelt", "misspelt variant", "unknown", "class", "number"],
+    ids=["misspelt", "misspelt variant", "wrapper", "several", "unknown", "class", "number"],
 )
 def test_what_is_no_optimizer_is_refused(wrong, message):
     with pytest.raises(InvalidOption, match=message):

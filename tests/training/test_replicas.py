@@ -132,6 +132,14 @@ def test_an_optimizer_that_scales_the_loss_comes_back_with_its_state(trained):
     assert momentum > 0
 
 
+def test_a_root_of_a_mean_is_the_mean_of_the_replicas_own_and_kerass_metric_that_of_all(trained):
+    """What the documentation says of it: no replica sees the whole batch."""
+    root, kept = trained[2]["root_of_a_mean"]
+    # Rows 0 and 1, and rows 2 and 3, each predicted as 0.
+    assert root == pytest.approx((0.5**0.5 + 6.5**0.5) / 2)
+    assert kept == pytest.approx((14 / 4) ** 0.5)
+
+
 def compiled(model, **options):
     model.compile(**{"optimizer": "sgd", "loss": "mse", **options})
     return model

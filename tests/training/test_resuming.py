@@ -380,6 +380,16 @@ def test_checkpoints_of_other_data_are_refused(rows, trained_folder):
         train(((other, y), valid), trained_folder, epochs=1)
 
 
+def test_a_delta_that_keras_does_not_write_down_is_no_silent_way_to_go_on(rows, tmp_path):
+    (x, y), _ = rows
+    values = ((x, np.eye(3, dtype=np.float32)[y]), None)
+    options = {"epochs": 1, "callbacks": list, "metrics": []}
+    train(values, tmp_path, loss=keras.losses.Huber(1.0), **options)
+    train(values, tmp_path, loss=keras.losses.Huber(1.0), **options)
+    with pytest.raises(InvalidOption, match=r"loss\[1\]\.fn_kwargs\.delta: 1\.0 there, 2\.0 here"):
+        train(values, tmp_path, loss=keras.losses.Huber(2.0), **options)
+
+
 @pytest.mark.parametrize(
     "every", [0, -1, True, 2.5, "minute", None, datetime.timedelta(0), datetime.timedelta(-1)], ids=str
 )

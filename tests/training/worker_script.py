@@ -172,6 +172,31 @@ class DiesAt(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class FreezesTheChief(keras.callbacks.Callback):
+    """Stops the chief's process as a machine that hangs does: it keeps its connections and answers nothing."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.pid = folder / "chief.pid"
+
+    def on_train_batch_end(self, batch, logs=None):
+        if worker() == 0 and batch == 2:
+            self.pid.write_text(str(os.getpid()))
+            print(f"frozen at {time.time():.2f}", flush=True)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            print(f"thawed at {time.time():.2f}", flush=True)
+
+
+def freeze(folder):
+    """The other worker, once it has ended its training, thaws the chief, which finds itself alone."""
+    try:
+        train("mlp, SGD", callbacks=[FreezesTheChief(folder)])
+    finally:
+        if worker() == 1:
+            print(f"ended at {time.time():.2f}", flush=True)
+            os.kill(int((folder / "chief.pid").read_text()), signal.SIGCONT)
+
+
 def interrupted(folder, die=False):
     """A training with checkpoints inside the epoch; worker 1 may die in its third one."""
     at = (2, 6) if die and worker() == 1 else (-1, -1)
@@ -253,7 +278,7 @@ def main(what, folder):
         if what == "die":
             interrupted(folder / "checkpoints", die=True)
         else:
-            {"table": table, "resume": resume}[what](folder)
+            {"table": table, "resume": resume, "freeze": freeze}[what](folder)
     except WorkerLost:
         print(f"lost at {time.time():.2f}", flush=True)
         raise

@@ -117,6 +117,23 @@ def note_compiled_with(model: Any, **arguments: Any) -> None:
     model._compile_config.config.update(arguments)
 
 
+def profiles_batches(tensorboard: Any) -> bool:
+    """Whether a `keras.callbacks.TensorBoard` profiles some batch; publicly it does not say what it was told."""
+    return bool(tensorboard._should_trace)
+
+
+def name_in_logs(function: Callable[..., Any]) -> str:
+    """Returns what `compile` calls a function that it is given as a metric; it has no public name for that."""
+    from keras.src.utils.naming import get_object_name
+
+    return str(get_object_name(function))
+
+
+def mask_of(outputs: Any) -> Any:
+    """Returns the mask of steps that outputs carry, which Keras has metrics weigh them by, or None; no public way."""
+    return getattr(outputs, "_keras_mask", None)
+
+
 def as_loss(identifier: Any) -> Any:
     """Returns the `keras.losses.Loss` that `compile` makes of a name, a function or a loss."""
     from keras.src.losses.losses import LossFunctionWrapper

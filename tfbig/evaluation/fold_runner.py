@@ -148,12 +148,6 @@ class FoldRunner:
             self.fallback = "there is one fold"
         if how == "sequential" or len(folds) == 1:
             return engine(None), None
-        held_out = 0 if validation is None else len(validation["y"])
-        each = bytes_per_fold(self._first, self._x, self._schedule.batch_size, held_out)
-        width = folds_side_by_side(len(folds), each, max_memory, share)
-        if width == 1:
-            self.fallback = f"two folds would need about {2 * each / 2**20:.0f} MiB at once"
-            return engine(None), None
         alone = None
         if how == "auto":
             alone = engine(None)
@@ -161,6 +155,12 @@ class FoldRunner:
             if in_turn < WORTH_TRACING:
                 self.fallback = f"about {in_turn:.1f} s of training are not worth a larger graph"
                 return alone, None
+        held_out = 0 if validation is None else len(validation["y"])
+        each = bytes_per_fold(self._first, self._x, self._schedule.batch_size, held_out)
+        width = folds_side_by_side(len(folds), each, max_memory, share)
+        if width == 1:
+            self.fallback = f"two folds would need about {2 * each / 2**20:.0f} MiB at once"
+            return alone or engine(None), None
         try:
             together = engine(width)
         except CannotCompile as error:

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from tfbig.backend import keras, tf
+from tfbig.training.checkpoints import fingerprint
+
 # A parameter that changes what is printed and nothing else.
 _SAYS_NOTHING = ("self", "verbose")
 _MISSING = object()
@@ -19,7 +22,8 @@ def described(value: Any) -> Any:
     """Returns JSON values that are equal for two things that do the same.
 
     Keras's objects are known by kind and settings without names, which Keras numbers through the life of a process;
-    functions by name, with what `functools.partial` binds; anything else by kind, for its repr may hold an address.
+    losses by what they hold besides, for not every `get_config` has all; functions by name, with what
+    `functools.partial` binds; anything else by kind, for its repr may hold an address.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -31,12 +35,45 @@ def described(value: Any) -> Any:
         return [described(part) for part in value]
     if isinstance(value, functools.partial):
         return ["partial", described(value.func), described(value.args), described(value.keywords)]
+    if isinstance(value, keras.losses.Loss):
+        return _described_loss(value)
     if isinstance(value, type) or not hasattr(value, "get_config"):
         return getattr(value, "__name__", type(value).__name__)
+    config = _config_of(value)
+    return type(value).__name__ if config is None else [type(value).__name__, config]
+
+
+def _config_of(thing: Any) -> Any:
+    """What `get_config` says, without names; None of what cannot be written down."""
     try:
-        return [type(value).__name__, without_names(described(value.get_config()))]
-    except (NotImplementedError, TypeError, ValueError):  # of the user's own, which cannot be written down
-        return type(value).__name__
+        return without_names(described(thing.get_config()))
+    except (NotImplementedError, TypeError, ValueError):  # of the user's own
+        return None
+
+
+def _described_loss(loss: Any) -> list[Any]:
+    """A loss's kind and settings, and all else it holds: Keras's own Huber leaves its delta out of `get_config`."""
+    config = _config_of(loss) or {}
+    held = {name.lstrip("_"): _described_part(part) for name, part in vars(loss).items()}
+    return [type(loss).__name__, {**_beyond(config, without_names(held)), **config}]
+
+
+def _beyond(config: dict[str, Any], held: dict[str, Any]) -> dict[str, Any]:
+    """What is held that the settings do not say, so that a difference is in one place only, which is then named."""
+    left = {name: _beyond(config, part) if isinstance(part, dict) else part for name, part in held.items()}
+    return {name: part for name, part in left.items() if name not in config or config[name] != part}
+
+
+def _described_part(part: Any) -> Any:
+    if isinstance(part, tf.Tensor | np.ndarray) and hasattr(part, "__array__"):
+        return fingerprint(np.asarray(part))
+    if isinstance(part, list | tuple):
+        return [_described_part(inner) for inner in part]
+    if isinstance(part, Mapping):
+        return {str(key): _described_part(inner) for key, inner in part.items()}
+    if isinstance(part, keras.layers.Layer | keras.Variable | tf.Variable):
+        return type(part).__name__  # what they are now is state, and layers' settings hold names
+    return described(part)
 
 
 def without_names(config: Any) -> Any:

@@ -67,8 +67,9 @@ def fit(
             or Slurm. A model is made again on them and gets its weights back; a builder is called in their scope.
             The result is that of one device, but for dropout and noise, which each replica draws for itself; batch
             normalization is synchronized. A loss must then give one value per row, and a layer's `add_loss` a mean
-            over rows, as Keras's activity regularizers do. Callbacks that write may be the chief's alone; those that
-            stop or change the training must be the same in all workers.
+            over rows, as Keras's activity regularizers do; a metric function that gives one number for a batch is
+            exact if it is a mean over rows, else the mean of the replicas' own numbers. Callbacks that write may be
+            the chief's alone; those that stop or change the training must be the same in all workers.
         epochs: Times every row is seen.
         batch_size: Rows per gradient step, on all replicas together; streams bring their own.
         validation_data: `(x, y)` or `(x, y, sample_weight)` measured after each epoch, or a stream.
@@ -87,9 +88,9 @@ def fit(
         gradient_accumulation: Batches whose gradients are averaged for one step of the optimizer.
         rematerialize: True, or a number of segments, forgets activations on the way forward and computes them again
             on the way back: a deep model trains in less memory, in about a third more time.
-        steps_per_execution: Gradient steps compiled into one call. "auto" takes up to 64 for arrays when no
-            callback watches single batches (of training or validation), which saves up to half of a small model's
-            time; 1 is Keras's own.
+        steps_per_execution: Gradient steps compiled into one call, between which no progress is shown. "auto" takes
+            up to 64, of generators 1, when no callback watches single batches (of training or validation), which
+            saves more than half of a small model's time; 1 is Keras's own.
         jit_compile: Whether XLA compiles the step of one device. "auto" does on a GPU if the model's `compile` said
             so; on a CPU compiling takes longer than a small model trains.
         checkpoint_dir: A folder for checkpoints. A training that is killed and started again with the same line
@@ -111,7 +112,8 @@ def fit(
         InvalidModel: The model's outputs do not fit y, or the builder returns no model.
         InvalidOption: An option's value makes no sense.
         UnknownOption: There is no such option.
-        WorkerLost: Another process of a training on several machines died.
+        WorkerLost: Another process of a training on several machines died, froze or cannot be reached. All that are
+            left notice within some 10 seconds; one that answers but is slow is waited for, however long.
 
     Example:
         >>> import numpy as np, tfbig

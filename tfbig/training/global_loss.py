@@ -10,17 +10,31 @@ from tfbig.backend.distribution import as_loss
 from tfbig.errors import InvalidModel
 
 _NOT_SPREAD = (None, "none")
+# In how many replicas each row is, and how much of the batch's rows this replica has; None where it has all.
 _REPLICAS_OF_A_ROW: contextvars.ContextVar[Any] = contextvars.ContextVar("replicas_of_a_row", default=1)
+_SHARE: contextvars.ContextVar[Any] = contextvars.ContextVar("share", default=None)
 
 
 @contextlib.contextmanager
-def rows_in_replicas(count: Any) -> Iterator[None]:
-    """Says, for losses computed in the block, in how many replicas each row is: 1, or all of a very small batch."""
-    token = _REPLICAS_OF_A_ROW.set(count)
+def rows_in_replicas(count: Any, share: Any = None) -> Iterator[None]:
+    """Says where a batch's rows are, for losses and metrics computed in the block.
+
+    Args:
+        count: In how many replicas each row is: 1, or all of a very small batch.
+        share: This replica's share of the batch, of shares that sum to 1.
+    """
+    tokens = _REPLICAS_OF_A_ROW.set(count), _SHARE.set(share)
     try:
         yield
     finally:
-        _REPLICAS_OF_A_ROW.reset(token)
+        _REPLICAS_OF_A_ROW.reset(tokens[0])
+        _SHARE.reset(tokens[1])
+
+
+def share_of_batch() -> Any:
+    """Returns what part of the batch's rows this replica counts: 1 for a very small batch, which one counts alone."""
+    share = _SHARE.get()
+    return None if share is None else share * tf.cast(_REPLICAS_OF_A_ROW.get(), share.dtype)
 
 
 class GlobalLoss(keras.losses.Loss):

@@ -12,6 +12,7 @@ from tfbig.errors import InvalidData
 from tfbig.training.batch_order import OrderedBatches
 from tfbig.training.feeding import Feed
 from tfbig.training.first_batch import stream_steps
+from tfbig.training.steps import MOST_STEPS_TOGETHER
 from tfbig.training.train_step import NOT_FINITE, TrainStep
 
 
@@ -56,6 +57,13 @@ class Loop:
         if isinstance(self._x, Feed):
             return self._x.steps
         return stream_steps(self._x)
+
+    @property
+    def most_steps(self) -> int:
+        """Steps that one call may take, if nobody looks at single ones: of a generator, which may wait, only one."""
+        if hasattr(self._x, "cardinality") or self.keras_steps is not None:
+            return self.keras_steps or MOST_STEPS_TOGETHER
+        return 1
 
     @property
     def keras_validation(self) -> Any:

@@ -8,6 +8,12 @@ from tfbig.errors import InvalidOption, unknown_choice
 
 # What the field calls an optimizer of its own and Keras an argument of SGD.
 _VARIANTS = {"momentum": {"momentum": 0.9}, "nesterov": {"momentum": 0.9, "nesterov": True}}
+# What names cannot make, since other optimizers go inside.
+_WRAPPERS = {
+    "lossscaleoptimizer": "keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()), with the optimizer itself "
+    'inside and not its name; or pass precision="mixed_float16", which scales the loss of the optimizer named here',
+    "multioptimizer": "a keras.optimizers.MultiOptimizer made with them",
+}
 
 
 def get_optimizer(optimizer: Any, learning_rate: Any = None) -> Any:
@@ -33,6 +39,10 @@ def get_optimizer(optimizer: Any, learning_rate: Any = None) -> Any:
     if isinstance(optimizer, str):
         known = optimizer_names()
         name = optimizer.lower()
+        if name in _WRAPPERS:
+            raise InvalidOption(
+                f"optimizer={optimizer!r} wraps other optimizers, so its name is not enough: pass {_WRAPPERS[name]}."
+            )
         if name not in known:
             raise unknown_choice("optimizer", optimizer, known)
         given = {} if learning_rate is None else {"learning_rate": learning_rate}
@@ -48,11 +58,13 @@ def optimizer_names() -> dict[str, type]:
     """Returns Keras's optimizers by lower-case name, with "momentum" and "nesterov" for SGD's variants."""
     base = keras.optimizers.Optimizer
     candidates = {name: getattr(keras.optimizers, name) for name in dir(keras.optimizers)}
-    wrappers = {"Optimizer", "LossScaleOptimizer", "MultiOptimizer"}
     own = {
         name.lower(): kind
         for name, kind in candidates.items()
-        if isinstance(kind, type) and issubclass(kind, base) and name not in wrappers
+        if isinstance(kind, type)
+        and issubclass(kind, base)
+        and kind is not base
+        and name.lower() not in _WRAPPERS
     }
     return {**own, **dict.fromkeys(_VARIANTS, keras.optimizers.SGD)}
 

@@ -1,7 +1,7 @@
 """A model's twin on every replica of a strategy, and the way back to the user's own object."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tfbig.backend import keras
@@ -10,6 +10,7 @@ from tfbig.backend.internals import every_layer, settings_of
 from tfbig.errors import InvalidModel
 from tfbig.training.agreement import take_from_chief
 from tfbig.training.global_loss import GlobalLoss
+from tfbig.training.global_metric import GlobalMetric
 from tfbig.training.train_step import has_own_rules
 
 
@@ -108,9 +109,12 @@ def carry_weights(source: Any, target: Any) -> None:
 def _compile_for_replicas(model: Any, arguments: dict[str, Any], synchronized: bool) -> None:
     loss = arguments["loss"]
     spread = None if loss is None else keras.tree.map_structure(GlobalLoss, loss)
-    model.compile(**{**arguments, "loss": spread, "steps_per_execution": 1, "jit_compile": False})
-    # A callback that saves the model saves it with the user's own loss, which others can load.
-    note_compiled_with(model, loss=loss)
+    metrics = {name: arguments[name] for name in _METRICS}
+    spread_metrics = {name: _each_metric(given, _spread_metric) for name, given in metrics.items()}
+    ours = {"loss": spread, **spread_metrics, "steps_per_execution": 1, "jit_compile": False}
+    model.compile(**{**arguments, **ours})
+    # A callback that saves the model saves it with the user's own loss and metrics, which others can load.
+    note_compiled_with(model, loss=loss, **metrics)
     for layer in every_layer(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = synchronized
@@ -119,7 +123,7 @@ def _compile_for_replicas(model: Any, arguments: dict[str, Any], synchronized: b
 def fresh_arguments(model: Any) -> dict[str, Any]:
     """What to compile another model with: optimizer and metrics hold variables, so it needs its own."""
     arguments = compile_arguments(model)
-    fresh = {name: _fresh_metrics(arguments[name]) for name in ("metrics", "weighted_metrics")}
+    fresh = {name: _each_metric(arguments[name], _fresh_metric) for name in _METRICS}
     # The optimizer that is there: Keras's `compile` may have wrapped the one that it was given.
     optimizer = type(model.optimizer).from_config(settings_of(model.optimizer))
     return {**arguments, **fresh, "optimizer": optimizer}
@@ -143,11 +147,23 @@ def _uncompiled(model: Any) -> Iterator[None]:
         model.compiled = compiled
 
 
-def _fresh_metrics(metrics: Any) -> Any:
-    """Metrics of the strategy's own: those with variables made again, names and functions as they are."""
+_METRICS = ("metrics", "weighted_metrics")
+
+
+def _each_metric(metrics: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(metrics, list | tuple):
-        return [_fresh_metrics(metric) for metric in metrics]
+        return [_each_metric(metric, change) for metric in metrics]
     if isinstance(metrics, dict):
-        return {name: _fresh_metrics(metric) for name, metric in metrics.items()}
-    is_metric = isinstance(metrics, keras.metrics.Metric)
-    return type(metrics).from_config(metrics.get_config()) if is_metric else metrics
+        return {name: _each_metric(metric, change) for name, metric in metrics.items()}
+    return change(metrics)
+
+
+def _fresh_metric(metric: Any) -> Any:
+    """A metric of the strategy's own: one with variables made again, a name or function as it is."""
+    is_metric = isinstance(metric, keras.metrics.Metric)
+    return type(metric).from_config(metric.get_config()) if is_metric else metric
+
+
+def _spread_metric(metric: Any) -> Any:
+    is_function = callable(metric) and not isinstance(metric, keras.metrics.Metric)
+    return GlobalMetric(metric) if is_function else metric

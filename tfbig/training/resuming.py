@@ -220,7 +220,10 @@ def restore_history(run: Run, found: Checkpoint) -> None:
 
 
 class ResumingCallbacks(keras.callbacks.CallbackList):
-    """Keras's list of callbacks, which says nothing of batches that were done before this process began."""
+    """Keras's list of callbacks, which says nothing of batches that were done before this process began.
+
+    Nor of batches that there are not: of several steps in a call, Keras names the last one that might be.
+    """
 
     def __init__(self, loop: Loop, *args: Any, **options: Any):
         self._loop = loop
@@ -234,7 +237,7 @@ class ResumingCallbacks(keras.callbacks.CallbackList):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Is passed on for batches that were trained on."""
         if self._loop.step > self._loop.resume_at:
-            super().on_train_batch_end(batch, logs)
+            super().on_train_batch_end(min(batch, self._loop.step - 1), logs)
 
 
 def _plain(value: Any) -> Any:

@@ -107,8 +107,8 @@ class Session:
 
     def _by_keras(self, model: Any, run: Run) -> None:
         """A model with rules of its own, or one that runs eagerly to be looked at, trains as in Keras."""
-        steps = None if self.y is None else -(-len(self.y) // (self.batch_size or 1))
-        with steps_together(model, choose_steps(self.steps_per_execution, steps, self.callbacks)):
+        most = 1 if self.y is None else -(-len(self.y) // (self.batch_size or 1))
+        with steps_together(model, choose_steps(self.steps_per_execution, most, self.callbacks)):
             model.fit(
                 self.x,
                 self.y,
@@ -143,8 +143,7 @@ class Session:
             callbacks.append(resume)
             initial_epoch = resume.initial_epoch
             epochs = initial_epoch if resume.was_stopped else epochs
-        steps = x.steps if isinstance(x, Feed) else None
-        together = choose_steps(self.steps_per_execution, steps, callbacks[1:])
+        together = choose_steps(self.steps_per_execution, loop.most_steps, callbacks[1:])
         together = min([together, *(feed.most_steps for feed in feeds if feed.most_steps)])
         # Each call ends with the metrics of all workers, so all must make as many.
         together = smallest(strategy, together)

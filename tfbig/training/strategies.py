@@ -108,7 +108,11 @@ def is_chief(chosen: Any = "auto") -> bool:
 
 @contextlib.contextmanager
 def told_of_lost_workers(chosen: Any) -> Iterator[None]:
-    """Raises `WorkerLost` for what TensorFlow says when another process of a training dies.
+    """Raises `WorkerLost` for what TensorFlow says when another process of a training dies, freezes or is cut off.
+
+    Each process sends the first one heartbeats, from a thread that Python does not hold up. After 10 seconds
+    without, TensorFlow's own limit, the others are told; if it is the first one that is silent, they notice by
+    themselves. A worker that is slow, or stuck in its own script, goes on sending them and is waited for.
 
     And `InvalidModel` when this one sends what the others do not expect: a model of other shapes.
     """

@@ -17,6 +17,7 @@ from tfbig.backend.distribution import (
 )
 from tfbig.backend.internals import every_layer
 from tfbig.errors import InvalidModel
+from tfbig.training.flat_products import flat_products
 from tfbig.training.global_loss import rows_in_replicas
 
 # A model that overrides one of these trains by its own rules; tfbig's step would bypass them.
@@ -94,13 +95,18 @@ class TrainStep:
     ) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """Two functions that run a number of steps and return the metrics: over rows, and from an iterator."""
 
+        def traced(data: Any, rows: Any) -> None:
+            # Here, not around the model's call: replicas are traced in threads, which would undo each other's.
+            with flat_products(self.model):
+                on_batch(data, rows)
+
         @tf.function(reduce_retracing=True, autograph=False)
         def over_rows(data: Any, order: Any, batch_size: Any) -> Any:
             rows = tf.shape(order)[0]
 
             def step(start: Any) -> tuple[Any]:
                 stop = tf.minimum(start + batch_size, rows)
-                on_batch(data, order[start:stop])
+                traced(data, order[start:stop])
                 return (stop,)
 
             tf.while_loop(lambda start: start < rows, step, [tf.constant(0)])
@@ -112,7 +118,7 @@ class TrainStep:
                 batch = iterator.get_next_as_optional()
 
                 def train() -> Any:
-                    on_batch(self._checked(batch.get_value(), first + done), None)
+                    traced(self._checked(batch.get_value(), first + done), None)
                     return tf.constant(True)
 
                 more = tf.cond(batch.has_value(), train, lambda: tf.constant(False))
@@ -151,7 +157,7 @@ class TrainStep:
     def _train_on_all(self, data: Any, rows: Any) -> None:
         def on_replica(data: Any, rows: Any) -> Any:
             part, share, counted, copies = self._slice(data, rows)
-            with rows_in_replicas(copies), self._own_chances():
+            with rows_in_replicas(copies, share), self._own_chances():
                 return self._gradients(part, share, counted)
 
         variables = self.model.trainable_variables
@@ -168,8 +174,8 @@ class TrainStep:
 
     def _test_on_all(self, data: Any, rows: Any) -> None:
         def on_replica(data: Any, rows: Any) -> None:
-            part, _, counted, copies = self._slice(data, rows)
-            with rows_in_replicas(copies), self._own_chances():
+            part, share, counted, copies = self._slice(data, rows)
+            with rows_in_replicas(copies, share), self._own_chances():
                 self._measure(part, counted)
 
         self.strategy.run(on_replica, (data, rows))
