@@ -116,7 +116,10 @@ ARCHITECTURES = {
         recurrent,
         (5, 6),
         {"lstm": "rounding errors"},
-        ("ADD", "WHILE", "TRANSPOSE", "FILL", "STRIDED_SLICE"),
+        (
+            *("ADD", "WHILE", "TRANSPOSE", "FILL", "STRIDED_SLICE"),
+            *("FULLY_CONNECTED", "LOGISTIC", "MUL", "RESHAPE", "SPLIT", "TANH"),  # the loop's body
+        ),
     ),
     "three dimensions": (
         three_dimensions,

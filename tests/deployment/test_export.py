@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 
@@ -6,10 +7,12 @@ import numpy as np
 import pytest
 
 import tfbig
-from tfbig.deployment import export as export_module
+from tfbig.deployment import workroom
+from tfbig.deployment.contents import read_contents
 from tfbig.deployment.reports import ExportReport
 from tfbig.errors import (
     ConversionCrashed,
+    ExportFailed,
     InvalidData,
     InvalidModel,
     InvalidOption,
@@ -140,19 +143,16 @@ def test_several_inputs_and_outputs_keep_their_names_and_order(tmp_path):
 
 
 def test_a_crash_leaves_the_caller_alive_and_no_file(model, tmp_path, monkeypatch):
-    original = export_module.run_job
-    monkeypatch.setattr(
-        export_module, "run_job", lambda job, timeout: original({**job, "do": "crash"}, timeout)
-    )
+    original = workroom.run_job
+    monkeypatch.setattr(workroom, "run_job", lambda job, timeout: original({**job, "do": "crash"}, timeout))
     with pytest.raises(ConversionCrashed, match="nothing was written"):
         tfbig.export(model, tmp_path / "m.tflite")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_computes_something_else_is_not_written(model, rows, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        export_module, "_model_outputs", lambda model, rows: [np.asarray(model(rows["x"])) * 1.01]
-    )
+    wrong = [np.asarray(model(rows)) * 1.01]
+    monkeypatch.setattr(workroom.Workroom, "_expected", wrong)
     with pytest.raises(ProofFailed, match="please report this model"):
         tfbig.export(model, tmp_path / "m.tflite", calibration=rows)
     assert list(tmp_path.iterdir()) == []
@@ -170,10 +170,8 @@ def test_an_existing_file_is_kept_unless_overwrite_is_given(model, tmp_path):
 def test_a_failed_overwrite_keeps_what_was_there(model, tmp_path, monkeypatch):
     path = tmp_path / "m.tflite"
     path.write_text("precious")
-    original = export_module.run_job
-    monkeypatch.setattr(
-        export_module, "run_job", lambda job, timeout: original({**job, "do": "crash"}, timeout)
-    )
+    original = workroom.run_job
+    monkeypatch.setattr(workroom, "run_job", lambda job, timeout: original({**job, "do": "crash"}, timeout))
     with pytest.raises(ConversionCrashed):
         tfbig.export(model, path, overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["m.tflite"]
@@ -181,7 +179,7 @@ def test_a_failed_overwrite_keeps_what_was_there(model, tmp_path, monkeypatch):
 
 
 def test_a_path_that_cannot_be_written_is_refused_before_work(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(export_module, "run_job", lambda *_: pytest.fail("work started"))
+    monkeypatch.setattr(workroom, "run_job", lambda *_: pytest.fail("work started"))
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputNotWritable, match="Nothing can be written in"):
         tfbig.export(model, tmp_path / "file" / "m.tflite")
@@ -204,6 +202,16 @@ def test_a_path_that_cannot_be_written_is_refused_before_work(model, tmp_path, m
         ({"calibration": np.zeros((2, 4)), "batch_size": 4}, InvalidData, "at least batch_size=4 rows; got 2"),
         ({"input_type": "int8"}, InvalidOption, "is for quantize=\"int8\""),
         ({"quantize": "int8", "input_type": "int9"}, InvalidOption, "Did you mean 'int8'"),
+        ({"quantize": "int8", "calibration": np.ones((9, 4))}, InvalidData, "All calibration values of input 'x' are"),
+        ({"quantize": []}, InvalidOption, "quantize must be one of"),
+        ({"quantize": ["int8", "int8"]}, InvalidOption, "a list of different ones"),
+        ({"quantize": "int16x8", "input_type": "int8", "calibration": np.eye(4)}, InvalidOption, "take float32"),
+        ({"strict": True}, InvalidOption, 'for quantize="int8" and "int16x8"'),
+        ({"compact": True}, InvalidOption, 'for "int8" and "int16x8"'),
+        ({"labels": ["a", "b"]}, InvalidOption, "each of the 3 classes; got 2 names"),
+        ({"tolerance": 2}, InvalidOption, r"in \(0, 1\); got 2"),
+        ({"calibration_rows": 0}, InvalidOption, "calibration_rows must be a whole number of at least 1"),
+        ({"calibration": iter([])}, InvalidData, "the stream is empty"),
         ({"batch_size": 0}, InvalidOption, "batch_size must be a whole number of at least 1; got 0"),
         ({"verify": False}, InvalidOption, "No file is written unproven"),
         ({"quantise": "int8"}, UnknownOption, "no option 'quantise'. Did you mean 'quantize'"),
@@ -226,4 +234,147 @@ def test_the_report_prints_what_matters(digits_lite):
     text = str(digits_lite.report)
     assert "int8" in text
     assert "of labels agree" in text
+    assert "of the float32 file's" in text
+    assert "on a microcontroller" in text
     assert json.loads(digits_lite.report.to_json())["proof"]["rows"] == 512
+
+
+def test_the_report_sets_the_file_beside_the_float_one(digits_lite):
+    report = digits_lite.report
+    assert report.float_file.bytes > 2 * report.bytes
+    assert report.float_file.latency.median_us > 0
+    assert 0.99 < report.proof.cosine <= 1
+    assert report.sha256 == hashlib.sha256(digits_lite.path.read_bytes()).hexdigest()
+    assert report.converter_mib > 100  # TensorFlow alone takes more
+    assert (
+        report.ranges["x" if "x" in report.ranges else next(iter(report.ranges))][0] == 0
+    )  # digits are not negative
+    if (os.cpu_count() or 1) > 1:
+        assert report.latency_all_threads.threads == os.cpu_count()
+
+
+def test_sixteen_bits_for_activations(digits, digits_model, tmp_path):
+    lite = tfbig.export(digits_model, tmp_path / "m.tflite", quantize="int16x8", calibration=digits.x_train)
+    expected = np.asarray(digits_model(digits.x_test, training=False))
+    assert np.abs(lite.predict(digits.x_test) - expected).mean() <= 5e-3 * np.ptp(
+        expected
+    )  # weights have 8 bits
+    assert any(name.endswith("int16") for name in lite.ops)
+
+
+def test_several_modes_make_a_file_each(model, rows, tmp_path):
+    files = tfbig.export(model, tmp_path / "m.tflite", quantize=["int8", None, "dynamic"], calibration=rows)
+    assert {mode: lite.path.name for mode, lite in files.items()} == {
+        "int8": "m.int8.tflite",
+        None: "m.float32.tflite",
+        "dynamic": "m.dynamic.tflite",
+    }
+    assert all(lite.report.proof.holds for lite in files.values())
+    assert files["int8"].report.float_file.bytes == pytest.approx(files[None].report.bytes, abs=64)  # padding
+
+
+def test_several_modes_appear_all_or_none(model, rows, tmp_path):
+    options = {"quantize": [None, "int8"], "calibration": rows, "tolerance": 1e-5}
+    with pytest.raises(ProofFailed, match="allowed 1e-05"):
+        tfbig.export(model, tmp_path / "m.tflite", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_auto_keeps_the_smallest_that_is_close_enough(digits, digits_model, tmp_path):
+    options = {"quantize": "auto", "calibration": digits.x_train}
+    loose = tfbig.export(digits_model, tmp_path / "loose.tflite", **options)
+    assert loose.report.quantize in ("int8", "int16x8", "dynamic")
+    assert {trial.quantize for trial in loose.report.tried} == {None, "float16", "dynamic", "int8", "int16x8"}
+    smaller = [trial for trial in loose.report.tried if trial.bytes and trial.bytes < loose.report.bytes]
+    assert all(trial.refused == "not close enough" for trial in smaller)
+    # Beyond what 8-bit weights can give.
+    close = tfbig.export(digits_model, tmp_path / "close.tflite", tolerance=4e-4, **options)
+    assert close.report.quantize == "float16"
+    assert "tried     dynamic" in str(close.report)
+
+
+def test_auto_without_calibration_tries_no_integers(model, tmp_path):
+    tried = tfbig.export(model, tmp_path / "m.tflite", quantize="auto").report.tried
+    assert {trial.quantize for trial in tried} == {None, "float16", "dynamic"}
+
+
+def test_compact_is_kept_where_it_is_smaller(tmp_path):
+    wide = tfbig.models.mlp((64,), 10, hidden=(512,))
+    rows = np.random.default_rng(0).normal(size=(64, 64)).astype("float32")
+    options = {"quantize": "int8", "calibration": rows}
+    plain = tfbig.export(wide, tmp_path / "plain.tflite", **options)
+    compact = tfbig.export(wide, tmp_path / "compact.tflite", compact=True, **options)
+    assert compact.report.compact
+    # A scale and a zero point of each of 512 units: 4 + 8 bytes.
+    assert plain.report.bytes - compact.report.bytes >= 512 * 12
+
+
+def test_zeros_are_left_out_where_that_is_smaller(tmp_path):
+    model = tfbig.models.mlp((64,), 10, hidden=(256, 256))
+    generator = np.random.default_rng(0)
+    for layer in [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)][:-1]:
+        kernel, bias = layer.get_weights()
+        layer.set_weights([kernel * (generator.random(kernel.shape) < 0.1), bias])
+    rows = generator.normal(size=(64, 64)).astype("float32")
+    lite = tfbig.export(model, tmp_path / "m.tflite", calibration=rows)
+    assert lite.report.sparse
+    assert lite.report.bytes <= 0.5 * 4 * model.count_params()
+    assert np.allclose(lite.predict(rows), model(rows), atol=1e-5)
+
+
+def test_strict_refuses_what_is_left_in_float(digits, digits_model, tmp_path):
+    options = {"quantize": "int8", "calibration": digits.x_train, "strict": True}
+    assert tfbig.export(digits_model, tmp_path / "whole.tflite", **options).report.float_ops == ()
+    data = tfbig.load_dataset("wine")
+    model = tfbig.models.mlp((13,), 3, normalizer=tfbig.normalizer(data.x))
+    with pytest.raises(ExportFailed, match="left are MUL, SUB"):
+        tfbig.export(model, tmp_path / "m.tflite", **{**options, "calibration": data.x})
+    assert not (tmp_path / "m.tflite").exists()
+
+
+def test_names_labels_and_the_normalizers_constants_are_in_the_file(tmp_path):
+    data = tfbig.load_dataset("wine")
+    model = tfbig.models.mlp((13,), 3, normalizer=tfbig.normalizer(data.x))
+    lite = tfbig.export(model, tmp_path / "m.tflite", labels=["barolo", "grignolino", "barbera"])
+    assert lite.labels == ("barolo", "grignolino", "barbera")
+    assert list(lite.outputs) == [model.layers[-1].name]
+    constants = json.loads(read_contents(lite.path.read_bytes()).metadata["tfbig.normalization"])
+    assert np.allclose(constants["mean"], data.x.mean(0), rtol=1e-5)
+
+
+def test_more_than_ten_outputs_keep_their_order(tmp_path):
+    x = keras.Input((3,))
+    model = keras.Model(x, [keras.layers.Dense(2, name=f"head_{i}")(x) for i in range(12)])
+    rows = np.ones((2, 3), "float32")
+    lite = tfbig.export(model, tmp_path / "m.tflite")
+    assert list(lite.outputs) == [f"head_{i}" for i in range(12)]
+    for got, expected in zip(lite.predict(rows), model(rows), strict=True):
+        assert np.allclose(got, expected, atol=1e-6)
+
+
+def test_token_inputs_are_proven_on_tokens_of_the_table(tmp_path):
+    x = keras.Input((5,), dtype="int32")
+    table = keras.layers.Embedding(50, 4)
+    model = keras.Model(x, keras.layers.Dense(2)(keras.layers.Flatten()(table(x))))
+    report = tfbig.export(model, tmp_path / "m.tflite").report
+    low, high = next(iter(report.ranges.values()))
+    assert 0 <= low < 10
+    assert 40 < high < 50
+
+
+def test_c_source_is_written_beside(model, rows, tmp_path):
+    tfbig.export(model, tmp_path / "m.tflite", quantize="int8", calibration=rows, c_array=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"m.tflite", "m.report.json", "m.c", "m.h"}
+
+
+def test_c_source_of_what_a_microcontroller_cannot_run_is_refused_before_the_file_appears(tmp_path):
+    x = keras.Input((4, 4, 1))
+    model = keras.Model(
+        x,
+        keras.layers.Conv3D(2, (2, 2, 1))(
+            keras.layers.Reshape((4, 4, 1, 1))(keras.layers.Activation("relu")(x))
+        ),
+    )
+    with pytest.raises(ExportFailed, match="TensorFlow Lite Micro cannot run this file"):
+        tfbig.export(model, tmp_path / "m.tflite", c_array=True)
+    assert list(tmp_path.iterdir()) == []

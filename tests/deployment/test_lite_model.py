@@ -1,3 +1,5 @@
+import hashlib
+import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
@@ -5,8 +7,10 @@ import numpy as np
 import pytest
 
 import tfbig
-from tfbig.deployment.contents import read_contents
-from tfbig.errors import InvalidData, UnreadableFile
+from tfbig.deployment import lite_model
+from tfbig.deployment.lite_model import report_path
+from tfbig.deployment.metadata import LABELS, with_metadata
+from tfbig.errors import InvalidData, InvalidModel, InvalidOption, UnknownOption, UnreadableFile
 
 
 def test_predictions_are_floats_near_the_models(digits, digits_model, digits_lite):
@@ -85,10 +89,80 @@ def test_a_truncated_file_is_unreadable(digits_lite, tmp_path):
         tfbig.LiteModel(path)
 
 
-def test_contents_name_the_arithmetic_before_the_first_layer(tmp_path):
-    x = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
-    model = tfbig.models.mlp((4,), 2, normalizer=tfbig.normalizer(x))
-    lite = tfbig.export(model, tmp_path / "m.tflite", calibration=x)
-    contents = read_contents(lite.path.read_bytes())
-    assert len(contents.elementwise_front()) == 2
-    assert contents.float_ops() == ("FULLY_CONNECTED", "MUL", "SUB")
+def test_a_closed_model_says_so_and_still_knows_its_file(digits, digits_lite):
+    with tfbig.LiteModel(digits_lite.path) as lite:
+        expected = lite.predict(digits.x_test[:2])
+    assert lite.ops == digits_lite.ops
+    assert lite.inputs == digits_lite.inputs
+    for use in (lambda: lite.predict(digits.x_test), lite.benchmark):
+        with pytest.raises(InvalidModel, match="closed. Load it again"):
+            use()
+    assert np.array_equal(pickle.loads(pickle.dumps(lite)).predict(digits.x_test[:2]), expected)
+
+
+def test_a_file_without_labels_has_none(digits_lite, tmp_path):
+    labels = [f"digit {i}" for i in range(10)]
+    path = tmp_path / "labelled.tflite"
+    path.write_bytes(with_metadata(digits_lite.path.read_bytes(), {LABELS: json.dumps(labels).encode()}))
+    assert tfbig.LiteModel(path).labels == tuple(labels)
+    assert tfbig.LiteModel(digits_lite.path).labels is None
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, True])
+def test_threads_are_counted(digits_lite, threads):
+    with pytest.raises(InvalidOption, match="threads must be a whole number"):
+        tfbig.LiteModel(digits_lite.path, threads=threads)
+
+
+def test_a_misspelt_option_is_named(digits_lite):
+    with pytest.raises(UnknownOption, match="Did you mean 'threads'"):
+        tfbig.LiteModel(digits_lite.path, thread=2)
+
+
+@pytest.fixture
+def reported(digits_lite, tmp_path):
+    """A copy of the file, and a function that writes the report beside it with a digest."""
+    path = tmp_path / "m.tflite"
+    path.write_bytes(digits_lite.path.read_bytes())
+
+    def report(digest):
+        values = {**digits_lite.report.to_dict(), "sha256": digest}
+        report_path(path).write_text(json.dumps(values))
+
+    return path, report
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def tried(monkeypatch):
+    """The names of files that are tried from here on."""
+    names = []
+    monkeypatch.setattr(lite_model, "check_runs", lambda content, name: names.append(name))
+    return names
+
+
+def test_a_file_is_tried_unless_its_report_vouches_for_it_or_the_caller_does(reported, monkeypatch):
+    path, report = reported
+    names = tried(monkeypatch)
+    tfbig.LiteModel(path, trusted=True)
+    assert names == []
+    tfbig.LiteModel(path)
+    assert names == [repr(str(path))]
+    report(digest(path))
+    tfbig.LiteModel(path)
+    assert len(names) == 1
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_a_file_that_is_not_the_reported_one_is_refused(reported, trusted):
+    path, report = reported
+    report(digest(path))
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(
+        UnreadableFile, match=r"is not the file that m\.report\.json describes.*Export it again"
+    ):
+        tfbig.LiteModel(path, trusted=trusted)

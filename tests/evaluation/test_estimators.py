@@ -86,9 +86,14 @@ def test_scikit_learns_own_checks(estimator, check):
 def test_without_arguments_it_is_an_mlp_with_the_defaults_of_fit(kind):
     parameters = kind().get_params()
     assert parameters["build"] is tfbig.models.mlp
-    assert {"hidden": (128, 64), "dropout": 0.0, "epochs": 10, "batch_size": 32, "verbose": 0}.items() <= (
-        parameters.items()
-    )
+    assert {
+        "hidden": None,
+        "preset": "small",
+        "dropout": 0.0,
+        "epochs": 10,
+        "batch_size": 32,
+        "verbose": 0,
+    }.items() <= (parameters.items())
     assert "sample_weight" not in parameters
     assert ("class_weight" in parameters) == (kind is KerasClassifier)
 

@@ -62,7 +62,7 @@ def test_bfloat16_outputs_become_floats():
 @pytest.mark.parametrize(
     ("outputs", "got"),
     [
-        (np.ones((3, 2, 2)), r"float64 values of shape \(3, 2, 2\)"),
+        (np.ones((3, 2, 2, 2)), r"float64 values of shape \(3, 2, 2, 2\)"),
         (np.ones((2, 3)), r"float64 values of shape \(2, 3\)"),
         (np.float64(1), r"float64 values of shape \(\)"),
         (np.array(["cat", "dog", "cat"]), r"<U3 values of shape \(3,\)"),
@@ -70,7 +70,7 @@ def test_bfloat16_outputs_become_floats():
         (None, r"object values of shape \(\)"),
         ([np.ones((3, 1)), np.ones((3, 2))], "Expected outputs of shape"),
     ],
-    ids=["three axes", "other rows", "a number", "text", "a dict", "None", "two outputs"],
+    ids=["four axes", "other rows", "a number", "text", "a dict", "None", "two outputs"],
 )
 def test_outputs_of_another_form_are_refused(outputs, got):
     with pytest.raises(InvalidModel, match=got):

@@ -38,6 +38,121 @@ def test_it_has_as_many_parameters_as_its_layers_add_up_to(shape, options, param
     assert cnn(shape, 10, **options).count_params() == parameters
 
 
+def normalized(parameters, filters):
+    """A convolution without bias and its batch normalization: scale, offset, moving mean and variance."""
+    return parameters + 4 * filters
+
+
+def residual(filters, blocks, *, window=3 * 3, channels=3):
+    total, before = normalized(window * channels * filters[0], filters[0]), filters[0]
+    for count in filters:
+        for _ in range(blocks):
+            total += normalized(window * before * count, count) + normalized(window * count * count, count)
+            total += normalized(before * count, count) if before != count else 0
+            before = count
+    return total + (filters[-1] + 1) * 10
+
+
+def separable(filters, blocks, *, window=3 * 3, channels=3):
+    total, before = normalized(window * channels * filters[0], filters[0]), filters[0]
+    for count in filters:
+        for _ in range(blocks):
+            total += normalized(window * before, before) + normalized(before * count, count)
+            before = count
+    return total + (filters[-1] + 1) * 10
+
+
+def plain(filters, blocks, dense, *, side=32, window=3 * 3, channels=3):
+    total, before = 0, channels
+    for count in filters:
+        for _ in range(blocks):
+            total += (window * before + 1) * count
+            before = count
+        side //= 2
+    return total + (side * side * before + 1) * dense + (dense + 1) * 10
+
+
+@pytest.mark.parametrize(
+    ("variant", "preset", "parameters"),
+    [
+        ("plain", "tiny", plain((8, 16), 1, 32)),
+        ("plain", "small", plain((32, 64), 1, 64)),
+        ("plain", "base", plain((64, 128, 256), 2, 256)),
+        ("plain", "large", plain((64, 128, 256, 512), 2, 512)),
+        ("residual", "tiny", residual((8, 16, 32), 1)),
+        ("residual", "small", residual((16, 32, 64), 1)),
+        ("residual", "base", residual((16, 32, 64), 3)),
+        ("residual", "large", residual((64, 128, 256, 512), 2)),
+        ("separable", "tiny", separable((16, 32), 1)),
+        ("separable", "small", separable((32, 64, 128), 1)),
+        ("separable", "base", separable((64, 128, 256), 2)),
+        ("separable", "large", separable((64, 128, 256, 512), 4)),
+    ],
+)
+def test_a_preset_has_as_many_parameters_as_its_docstring_says(variant, preset, parameters):
+    assert cnn((32, 32, 3), 10, variant=variant, preset=preset).count_params() == parameters
+    assert f"{parameters:,}" in cnn.__doc__
+
+
+@pytest.mark.parametrize(
+    ("variant", "parameters"),
+    [
+        ("residual", residual((4, 6), 2, window=5, channels=2)),
+        ("separable", separable((4, 6), 2, window=5, channels=2)),
+    ],
+)
+def test_variants_work_on_sequences_too(variant, parameters):
+    model = cnn((12, 2), 10, variant=variant, filters=(4, 6), blocks=2, kernel_size=5)
+    assert model.count_params() == parameters
+
+
+@pytest.mark.parametrize("variant", ["residual", "separable"])
+def test_each_stage_but_the_first_shrinks_the_sides_once(variant):
+    model = cnn((9, 6, 1), 3, variant=variant, filters=(4, 4, 4), blocks=2)
+    sides = [layer.output.shape[1:3] for layer in model.layers if isinstance(layer, keras.layers.Activation)]
+    assert list(dict.fromkeys(sides)) == [(9, 6), (5, 3), (3, 2)]
+
+
+def test_a_residual_block_adds_what_went_in():
+    model = cnn((4, 4, 1), 2, variant="residual", filters=(3,), norm=None, activation="linear")
+    x = rows(5, 4, 4, 1)
+    first, *block = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    for layer in block:  # blocks that give nothing: what went in is left
+        layer.set_weights([np.zeros_like(w) for w in layer.get_weights()])
+    average = np.asarray(first(x)).mean(axis=(1, 2))
+    kernel, bias = model.get_layer("logits").get_weights()
+    np.testing.assert_allclose(model(x), average @ kernel + bias, rtol=1e-4, atol=1e-5)  # float32 sums
+
+
+@pytest.mark.parametrize(
+    ("variant", "options", "norm"),
+    [
+        ("plain", {}, None),
+        ("residual", {}, "BatchNormalization"),
+        ("separable", {"norm": "group"}, "GroupNormalization"),
+        ("separable", {"norm": None}, None),
+        ("plain", {"norm": "layer"}, "LayerNormalization"),
+    ],
+)
+def test_the_norm_is_the_one_asked_for_or_suits_the_variant(variant, options, norm):
+    found = {kind for kind in kinds(cnn((8, 8, 1), 3, variant=variant, **options)) if "Norm" in kind}
+    assert found == ({norm} if norm else set())
+
+
+def test_depthwise_kernels_have_no_penalty():
+    model = cnn((4, 4, 1), 3, variant="separable", filters=(2,), norm=None, l2=0.01)
+    for weight in model.trainable_weights:
+        weight.assign(np.full(weight.shape, 2.0))
+    kernels = 3 * 3 * 1 * 2 + 2 * 2 + 2 * 3
+    # Sums of float32.
+    assert float(sum(model.losses)) == pytest.approx(kernels * 0.01 * 2**2, rel=1e-5)
+
+
+def test_blocks_of_the_plain_variant_stand_before_each_pooling():
+    model = cnn((8, 8, 1), 3, filters=(4,), blocks=2, dense=())
+    assert kinds(model)[:5] == ["Conv2D", "Activation"] * 2 + ["MaxPooling2D"]
+
+
 @pytest.mark.parametrize(
     ("shape", "convolution", "pooling"),
     [((8, 8, 1), "Conv2D", "MaxPooling2D"), ((8, 3), "Conv1D", "MaxPooling1D")],
@@ -134,6 +249,12 @@ def test_it_gives_the_same_answers_after_saving_and_loading(tmp_path, shape):
         ({"dense": 8}, r"dense must .*got 8"),
         ({"kernel_size": 0}, "kernel_size must be a whole number of at least 1; got 0"),
         ({"pool_size": 0}, "pool_size must be a whole number of at least 1; got 0"),
+        ({"blocks": 0}, "blocks must be a whole number of at least 1; got 0"),
+        ({"variant": "resnet"}, "variant must be one of 'plain', 'residual', 'separable'; got 'resnet'"),
+        ({"preset": "huge"}, "preset must be one of 'tiny', 'small', 'base', 'large'; got 'huge'"),
+        ({"norm": "none"}, "norm must be one of .* got 'none'"),
+        ({"initializer": "he"}, "initializer must be a name that Keras knows; got 'he'"),
+        ({"task": "sequence"}, "answers once per example"),
         ({"dropout": 1}, r"dropout must be a number in \[0, 1\); got 1"),
         ({"l1": -1}, "penalties of at least 0; got l1=-1, l2=0.0"),
         ({"outputs": 1}, 'pass task="binary" or task="regression"'),
@@ -158,6 +279,11 @@ def test_pooling_that_leaves_nothing_names_the_block_and_the_ways_out(shape, lef
         match=f"Pooling by 2 in block 2 of 2 would shrink {left} below 1.*fewer filters.*larger",
     ):
         cnn(shape, 3, filters=(4, 4))
+
+
+def test_strides_that_leave_nothing_name_the_block():
+    with pytest.raises(InvalidOption, match=r"in block 3 of 3 would shrink \(2, 1\) below 1"):
+        cnn((3, 2, 1), 3, variant="separable", filters=(4, 4, 4))
 
 
 def test_a_misspelt_option_gets_did_you_mean():

@@ -36,6 +36,14 @@ def test_a_task_at_odds_with_the_outputs_is_refused(task, outputs, message):
         check_task(task, outputs)
 
 
+def test_a_sequence_task_is_for_models_with_steps():
+    assert check_task("sequence", 3, has_steps=True) == "sequence"
+    with pytest.raises(InvalidOption, match="answers once per example. Use tfbig.models.rnn, or"):
+        check_task("sequence", 3)
+    with pytest.raises(InvalidOption, match='task="sequence" needs an output per class'):
+        check_task("sequence", 1, has_steps=True)
+
+
 @pytest.mark.parametrize(
     ("given", "shape"),
     [(4, (4,)), (np.int64(4), (4,)), ((4,), (4,)), ([8, 8], (8, 8)), (np.zeros((5, 3)).shape, (5, 3))],
@@ -84,6 +92,7 @@ def test_a_negative_penalty_is_refused(l1, l2):
         ("multiclass", "logits"),
         ("multilabel", "label_logits"),
         ("regression", "values"),
+        ("sequence", "step_logits"),
     ],
 )
 def test_the_heads_name_says_whether_it_gives_logits_or_values(task, name):

@@ -37,6 +37,38 @@ def test_batch_norm_puts_a_scale_and_an_offset_in_place_of_each_bias():
     assert moving == 2 * (6 + 5)
 
 
+@pytest.mark.parametrize(
+    ("preset", "parameters"),
+    [
+        ("tiny", (64 + 1) * 32 + (32 + 1) * 10),
+        ("small", (64 + 1) * 128 + (128 + 1) * 64 + (64 + 1) * 10),
+        ("base", (64 + 1) * 512 + (512 + 1) * 256 + (256 + 1) * 10),
+        ("large", (64 + 1) * 1024 + (1024 + 1) * 1024 + (1024 + 1) * 512 + (512 + 1) * 10),
+    ],
+)
+def test_a_preset_has_as_many_parameters_as_its_docstring_says(preset, parameters):
+    assert mlp((64,), 10, preset=preset).count_params() == parameters
+    assert f'"{preset}"' in mlp.__doc__
+    assert f"{parameters:,}" in mlp.__doc__
+
+
+def test_the_preset_is_small_and_a_size_given_goes_before_it():
+    assert mlp((4,), 3).count_params() == mlp((4,), 3, preset="small").count_params()
+    assert mlp((4,), 3, preset="large", hidden=(6,)).count_params() == (4 + 1) * 6 + (6 + 1) * 3
+
+
+@pytest.mark.parametrize("norm", ["layer", "group"])
+def test_other_norms_put_a_scale_and_an_offset_in_place_of_each_bias(norm):
+    model = mlp((4,), 3, hidden=(8, 5), norm=norm)
+    assert model.count_params() == (4 + 1) * 8 + (8 + 1) * 5 + (5 + 1) * 3 + (8 + 5)
+    assert kinds(model)[1] == f"{norm.capitalize()}Normalization"
+
+
+def test_the_initializer_is_that_of_every_kernel():
+    model = mlp((4,), 3, hidden=(6,), initializer="ones")
+    assert all(np.all(layer.kernel.numpy() == 1) for layer in model.layers if hasattr(layer, "kernel"))
+
+
 def test_layers_stand_in_order_with_every_option():
     model = mlp((2, 2), 3, hidden=(6,), batch_norm=True, dropout=0.25, normalizer=normalizer(rows(9, 2, 2)))
     assert kinds(model) == [
@@ -127,6 +159,9 @@ def test_it_gives_the_same_answers_after_saving_and_loading(tmp_path):
         ({"hidden": (8, 0)}, r"hidden\[1\] must be a whole number of at least 1; got 0"),
         ({"hidden": (8, 2.5)}, r"hidden\[1\] must be a whole number of at least 1; got 2\.5"),
         ({"hidden": 8}, r"hidden must .*got 8"),
+        ({"preset": "bas"}, r"preset must be one of 'tiny', .* got 'bas'\. Did you mean 'base'"),
+        ({"norm": "layers"}, r"norm must be one of .* got 'layers'\. Did you mean 'layer'"),
+        ({"task": "sequence"}, "answers once per example"),
         ({"dropout": 1.0}, r"dropout must be a number in \[0, 1\); got 1\.0"),
         ({"l2": -1}, "penalties of at least 0; got l1=0.0, l2=-1"),
         (

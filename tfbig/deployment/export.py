@@ -1,31 +1,35 @@
 """`export`: a Keras model becomes a LiteRT file, proven before it appears."""
 
-import gzip
+import contextlib
+import dataclasses
 import os
 import tempfile
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfbig.backend import keras
-from tfbig.data.calibration import check_calibration, synthetic_rows
+from tfbig.data.calibration import check_calibration, check_ranges, stratified_sample, synthetic_rows
+from tfbig.deployment.c_source import check_c_source, write_c_source
 from tfbig.deployment.contents import read_contents
-from tfbig.deployment.convert import run_job, warm_up
+from tfbig.deployment.convert import warm_up
 from tfbig.deployment.lite_model import LiteModel, report_path
-from tfbig.deployment.proof import TOLERANCES, compare
-from tfbig.deployment.reports import ExportReport, Latency
-from tfbig.deployment.signature import input_shapes, write_saved_model
-from tfbig.deployment.trained_ranges import TrainedRanges, trained_ranges
-from tfbig.errors import InvalidData, InvalidModel, InvalidOption, ProofFailed, unknown_choice
+from tfbig.deployment.modes import MODES, asked_modes, label
+from tfbig.deployment.plans import Plan, make_plans
+from tfbig.deployment.reports import ExportReport, Trial
+from tfbig.deployment.signature import index_ranges, input_shapes
+from tfbig.deployment.trained_ranges import TrainedRanges
+from tfbig.deployment.workroom import Workroom, file_metadata
+from tfbig.errors import ExportFailed, InvalidData, InvalidModel, InvalidOption, ProofFailed
 from tfbig.files import check_output, written_whole
 from tfbig.options import checked, positive_int
 
-MODES = tuple(TOLERANCES)
-_EDGES = ("float32", "int8", "uint8")
-# Calibration beyond a few hundred rows changes ranges little; the proof needs enough rows to be believed.
-_CALIBRATION_ROWS, _PROOF_ROWS = 512, 512
+_SYNTHETIC_ROWS = 64
+# Among so many times the rows asked for, rows of every class are looked for.
+_CANDIDATES = 8
 
 
 @checked()
@@ -33,45 +37,64 @@ def export(
     model: Any,
     path: str | os.PathLike[str],
     *,
-    quantize: str | None = None,
+    quantize: str | Sequence[str | None] | None = None,
     calibration: Any = None,
+    calibration_rows: int = 512,
     input_type: str | None = None,
     batch_size: int | None = 1,
+    compact: bool = False,
+    strict: bool = False,
+    labels: Sequence[str] | None = None,
+    c_array: bool = False,
+    tolerance: float | None = None,
     verify: bool | str = True,
     overwrite: bool = False,
     timeout: float = 300.0,
-) -> LiteModel:
+) -> Any:
     """Converts a model to a LiteRT file, runs the file, compares it with the model, and then puts it at `path`.
 
     The conversion runs in a process of its own: a crash there is an exception here. The file is loaded by LiteRT
     with its default delegate and run on real rows; one that does not give the model's answers is not written.
-    Beside it, `<name>.report.json` holds the evidence.
+    Beside it, `<name>.report.json` holds the evidence. A file has LiteRT's own operators only, never TensorFlow's
+    ("Flex"), which LiteRT does not run. Kernels that are mostly zeros are stored without them where that is smaller
+    and loads (float32 and float16).
 
     Args:
         model: A built Keras model.
         path: Where the file is to appear; ends in ".tflite".
         quantize: None for float32; "float16" halves the weights; "dynamic" stores weights in 8 bits; "int8"
-            computes in 8 bits throughout, with a scale per output channel of each kernel. A model made by
-            `quantize_aware` takes "int8" only: it was trained for that file.
-        calibration: Rows as they look in use, shape (rows, ...); a dict or list for several inputs. "int8" needs
-            them for the ranges of activations (up to 512 are drawn), unless the model comes from
-            `quantize_aware` and has its ranges in it; in every mode they are the rows of the proof. Without
-            them the file is proven on random rows, drawn from the ranges if known, and the report says so.
-        input_type: Edges of an "int8" file: "int8", "uint8" or "float32". By default "int8"; but "float32" for a
-            model that begins with a per-feature Normalization, which then stays in float, since one 8-bit
-            scale cannot carry features of different units; and for one from `quantize_aware` that begins or
-            ends in float.
+            computes in 8 bits throughout, with a scale per output channel of each kernel; "int16x8" has weights in
+            8 and activations in 16 bits. A list makes a file of each, `<name>.<mode>.tflite`, all or none. "auto"
+            tries them all and keeps the smallest that is close enough. A model made by `quantize_aware` takes
+            "int8" only: it was trained for that file.
+        calibration: Rows as they look in use, shape (rows, ...); a dict or list for several inputs; a
+            `tf.data.Dataset`, `keras.utils.PyDataset` or generator of rows, batches or (x, y) pairs. "int8" and
+            "int16x8" need them for the ranges of activations, unless the model comes from `quantize_aware` and has
+            its ranges in it; in every mode they are the rows of the proof. Without them the file is proven on
+            random rows, drawn from the ranges if known, and the report says so.
+        calibration_rows: How many of the rows to use, drawn by seed; each class that the model names has its share.
+        input_type: Edges of an "int8" file: "int8", "uint8" or "float32"; of an "int16x8" file: "int16" or
+            "float32". By default "int8"; but "float32" for a model that begins with a per-feature Normalization,
+            which then stays in float, since one 8-bit scale cannot carry features of different units; for one
+            from `quantize_aware` that begins or ends in float; and for "int16x8".
         batch_size: Rows per call of the file; None leaves it open, at the price of some shape arithmetic.
+        compact: Tries one scale for each dense kernel in place of one per unit, and keeps what is smaller.
+        strict: Refuses an integer file in which an operator computes in float.
+        labels: Names of the classes, kept in the file (`LiteModel.labels`).
+        c_array: Writes `<name>.h` and `<name>.c` too, for TensorFlow Lite Micro.
+        tolerance: Mean error allowed, as a share of the range of the model's outputs. By default by mode: 1e-5 in
+            float32, 2e-3 "float16", 3e-2 "dynamic" and "int16x8", 5e-2 "int8".
         verify: True refuses a file that fails the proof; "warn" writes it all the same, with a warning.
-        overwrite: Whether a file that is already there may be replaced.
-        timeout: Seconds that the conversion, and the proof, may take.
+        overwrite: Whether files that are already there may be replaced.
+        timeout: Seconds that each conversion, and each proof, may take.
 
     Returns:
-        The `LiteModel`; its `.report` is the evidence.
+        The `LiteModel`, whose `.report` is the evidence; for a list of modes, a dict of them by mode.
 
     Raises:
         InvalidOption: An unknown mode or edge, or one that this model cannot have.
-        InvalidData: "int8" without calibration, or rows of another shape or dtype than the model takes.
+        InvalidModel: It is no Keras model, not built, or cannot be a file, as a stateful layer.
+        InvalidData: Ranges are needed and there is no calibration, or its rows do not fit the model.
         OutputExists, OutputNotWritable: The path cannot be had.
         ExportFailed, ConversionCrashed, ConversionTimedOut: The converter refused, died or took too long.
         ProofFailed: The file's answers are not the model's.
@@ -83,140 +106,146 @@ def export(
         >>> lite.report.proof.holds
         True
     """
-    if quantize not in MODES:
-        raise unknown_choice("quantize", quantize, MODES)
+    modes, auto = asked_modes(quantize), quantize == "auto"
+    _check_options(model, modes, labels, strict, tolerance, verify)
+    shapes = input_shapes(model)
+    batch_size = None if batch_size is None else positive_int("batch_size", batch_size)
+    count = max(positive_int("calibration_rows", calibration_rows), batch_size or 1)
+    plans, trained = make_plans(model, modes, auto, calibration, input_type, compact)
+    several = isinstance(quantize, list | tuple)
+    targets = {plan.mode: _target(path, plan.mode if several else None, several, overwrite) for plan in plans}
+    warm_up()  # the child imports TensorFlow while the model is traced here
+    rows = _rows(model, calibration, shapes, count, batch_size, trained)
+    if any(plan.calibrated for plan in plans):
+        check_ranges(rows)
+    source = "synthetic" if calibration is None else "calibration"
+    with tempfile.TemporaryDirectory(prefix="tfbig-export-") as work, contextlib.ExitStack() as placed:
+        room = Workroom(
+            model,
+            rows,
+            source,
+            Path(work),
+            batch_size=batch_size,
+            metadata=file_metadata(model, labels),
+            timeout=timeout,
+        )
+        if auto:
+            reports = _smallest(room, plans, strict, tolerance)
+        else:
+            # float32 first: the others are timed beside its file.
+            ordered = sorted(plans, key=lambda plan: plan.mode is not None)
+            made = [
+                room.make(plan, room.file(plan.mode), strict=strict, tolerance=tolerance) for plan in ordered
+            ]
+            reports = {report.quantize: report for report in made}
+        for mode, report in reports.items():
+            _judge(report, verify)
+            content = room.file(mode).read_bytes()
+            if c_array:
+                check_c_source(read_contents(content))
+            placed.enter_context(written_whole(targets[mode])).write_bytes(content)
+    for mode, report in reports.items():
+        report.to_json(report_path(targets[mode]))
+        if c_array:
+            write_c_source(targets[mode].read_bytes(), targets[mode].with_suffix(""))
+    files = {mode: LiteModel(targets[mode]) for mode in reports}
+    return files if several else next(iter(files.values()))
+
+
+def _check_options(
+    model: Any, modes: Sequence[str | None], labels: Any, strict: bool, tolerance: Any, verify: Any
+) -> None:
     if verify not in (True, "warn"):
         raise InvalidOption(f'verify must be True or "warn"; got {verify!r}. No file is written unproven.')
+    if tolerance is not None and not 0 < tolerance < 1:
+        raise InvalidOption(f"tolerance must be a share of the outputs' range, in (0, 1); got {tolerance!r}.")
+    if strict and not any(MODES[mode].integer for mode in modes):
+        raise InvalidOption(
+            'strict=True refuses operators in float, so it is for quantize="int8" and "int16x8".'
+        )
     if not isinstance(model, keras.Model):
         raise InvalidModel(f"Expected a keras.Model; got {type(model).__name__}.")
-    shapes = input_shapes(model)
-    trained = trained_ranges(model, quantize, input_type)
-    edge, float_front = _edges(model, quantize, input_type, trained)
-    batch_size = None if batch_size is None else positive_int("batch_size", batch_size)
-    if quantize == "int8" and calibration is None and trained is None:
-        raise InvalidData(
-            'quantize="int8" needs calibration= rows, as they look in use, to find the range of each activation. '
-            "A hundred training rows will do. A model from tfbig.quantize_aware needs none."
-        )
-    target = check_output(path, suffix=".tflite", overwrite=overwrite)
-    warm_up()  # the child imports TensorFlow while the model is traced here
-    rows = _rows(calibration, shapes, batch_size, trained)
-    with tempfile.TemporaryDirectory(prefix="tfbig-export-") as work, written_whole(target) as staged:
-        folder = Path(work)
-        write_saved_model(model, folder / "saved_model", batch_size)
-        np.savez(folder / "rows.npz", allow_pickle=False, **rows)
-        job = {
-            "do": "convert",
-            "saved_model": str(folder / "saved_model"),
-            "output": str(staged),
-            "quantize": quantize,
-            "calibration": None if trained else str(folder / "rows.npz"),
-            "names": list(shapes),
-            "batch_size": batch_size,
-            "input_type": edge,
-            "float_front": float_front,
-        }
-        run_job(job, timeout)
-        source = "synthetic" if calibration is None else "calibration"
-        report = _examine(model, staged, rows, quantize, source, folder, timeout)
-        _judge(report, verify)
-        report.to_json(report_path(target))
-    return LiteModel(target)
-
-
-def _edges(
-    model: Any, quantize: str | None, input_type: str | None, trained: TrainedRanges | None
-) -> tuple[str, bool]:
-    """The dtype at the file's edges, and whether arithmetic before the first layer stays in float."""
-    if input_type is not None and input_type not in _EDGES:
-        raise unknown_choice("input_type", input_type, _EDGES)
-    if quantize != "int8":
-        if input_type not in (None, "float32"):
+    if labels is not None and getattr(model, "outputs", None):
+        classes = model.outputs[0].shape[-1]
+        # A single logit decides between two classes.
+        if len(labels) != max(2, classes or 0):
             raise InvalidOption(
-                f'input_type={input_type!r} is for quantize="int8"; other modes take float32.'
+                f"labels must name each of the {max(2, classes or 0)} classes; got {len(labels)} names."
             )
-        return "float32", False
-    if trained is not None:
-        return input_type or ("int8" if trained.reach_the_edges else "float32"), False
-    per_feature = _begins_with_per_feature_normalization(model)
-    edge = input_type or ("float32" if per_feature else "int8")
-    return edge, per_feature and edge == "float32"
 
 
-def _begins_with_per_feature_normalization(model: Any) -> bool:
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.InputLayer):
-            continue
-        return isinstance(layer, keras.layers.Normalization) and np.size(layer.variance) > 4
-    return False
+def _target(path: str | os.PathLike[str], mode: str | None, several: bool, overwrite: bool) -> Path:
+    target = Path(path)
+    if several:
+        target = target.with_name(f"{target.stem}.{label(mode)}{target.suffix}")
+    return check_output(target, suffix=".tflite", overwrite=overwrite)
 
 
 def _rows(
-    calibration: Any, shapes: Any, batch_size: int | None, trained: TrainedRanges | None
-) -> dict[str, np.ndarray]:
-    if calibration is None:
-        return synthetic_rows(shapes, max(64, batch_size or 1), ranges=trained.inputs if trained else None)
-    rows = check_calibration(calibration, shapes, max(_CALIBRATION_ROWS, _PROOF_ROWS))
-    count = len(next(iter(rows.values())))
-    if batch_size is not None and count < batch_size:
-        raise InvalidData(f"Calibration must have at least batch_size={batch_size} rows; got {count}.")
-    return rows
-
-
-def _examine(
     model: Any,
-    file: Path,
-    rows: dict[str, np.ndarray],
-    quantize: str | None,
-    source: str,
-    folder: Path,
-    timeout: float,
-) -> ExportReport:
-    """Runs the file, in the converter's process, on the same rows as the model, and writes down what it is."""
-    job = {
-        "do": "probe",
-        "file": str(file),
-        "inputs": str(folder / "rows.npz"),
-        "output": str(folder / "out.npz"),
-    }
-    answer = run_job(job, timeout)
-    with np.load(folder / "out.npz") as arrays:
-        got = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
-    content = file.read_bytes()
-    contents = read_contents(content)
-    return ExportReport(
-        quantize=quantize,
-        bytes=len(content),
-        gzip_bytes=len(gzip.compress(content, 9)),
-        ops=contents.count_ops(),
-        float_ops=contents.float_ops(),
-        inputs={name: contents.tensors[i].dtype for name, i in contents.inputs.items()},
-        outputs={name: contents.tensors[i].dtype for name, i in contents.outputs.items()},
-        proof=compare(quantize, source, _model_outputs(model, rows), got),
-        latency=Latency.from_dict(answer["latency"]),
-    )
+    calibration: Any,
+    shapes: Mapping[str, Any],
+    count: int,
+    batch_size: int | None,
+    trained: TrainedRanges | None,
+) -> dict[str, np.ndarray]:
+    """Rows of calibration and proof, by input name."""
+    if calibration is None:
+        ranges = {**index_ranges(model), **(trained.inputs if trained else {})}
+        return synthetic_rows(shapes, max(_SYNTHETIC_ROWS, batch_size or 1), ranges=ranges)
+    rows = check_calibration(calibration, shapes, _CANDIDATES * count)
+    given = len(next(iter(rows.values())))
+    if batch_size is not None and given < batch_size:
+        raise InvalidData(f"Calibration must have at least batch_size={batch_size} rows; got {given}.")
+    if given <= count:
+        return rows
+    return stratified_sample(rows, count, _named_classes(model, rows))
 
 
-def _model_outputs(model: Any, rows: dict[str, np.ndarray]) -> list[np.ndarray]:
+def _named_classes(model: Any, rows: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """The class that the model names for each row; None where it names none."""
     columns = list(rows.values())
-    outputs = model(columns[0] if len(columns) == 1 else columns, training=False)
-    return [np.asarray(output) for output in keras.tree.flatten(outputs)]
+    outputs = model.predict(columns[0] if len(columns) == 1 else columns, verbose=0)
+    first = np.asarray(keras.tree.flatten(outputs)[0])
+    return first.argmax(axis=1) if first.ndim == 2 and first.shape[1] > 1 else None
+
+
+def _smallest(
+    room: Workroom, plans: Sequence[Plan], strict: bool, tolerance: float | None
+) -> dict[str | None, ExportReport]:
+    """Tries all plans; the report of the smallest file that holds its tolerance, with what was tried."""
+    reports, trials = [], []
+    for plan in plans:
+        try:
+            report = room.make(
+                plan, room.file(plan.mode), strict=strict and MODES[plan.mode].integer, tolerance=tolerance
+            )
+        except ExportFailed as error:
+            trials.append(Trial(plan.mode, None, None, str(error).splitlines()[0]))
+            continue
+        reports.append(report)
+    holding = [report for report in reports if report.proof.holds]
+    if not holding:
+        closest = [f"{label(r.quantize)} {r.proof.mean_error:.3g}" for r in reports]
+        said = [f"{label(trial.quantize)}: {trial.refused}" for trial in trials]
+        raise ProofFailed(
+            f"No mode gives the model's answers closely enough; mean errors: {', '.join([*closest, *said])}. "
+            "Nothing was written."
+        )
+    best = min(holding, key=lambda report: report.bytes)
+    for report in reports:
+        reason = None if report is best else "larger" if report.proof.holds else "not close enough"
+        trials.append(Trial(report.quantize, report.bytes, report.proof.mean_error, reason))
+    return {best.quantize: dataclasses.replace(best, tried=tuple(trials))}
 
 
 def _judge(report: ExportReport, verify: bool | str) -> None:
     proof = report.proof
     if proof.holds:
         return
-    advice = {
-        "int8": 'Calibrate with rows as they look in use, or try quantize="dynamic" or "float16"; inputs of '
-        'different units need input_type="float32" and a normalizer.',
-        "dynamic": 'Try quantize="float16".',
-        "float16": "Try quantize=None.",
-        None: "The converter computes something else than Keras: please report this model.",
-    }[report.quantize]
     message = (
         f"The file's answers are not the model's: mean error {proof.mean_error:.3g} of the output range on "
-        f"{proof.rows} {proof.inputs} rows; allowed {proof.tolerance:g}. {advice}"
+        f"{proof.rows} {proof.inputs} rows; allowed {proof.tolerance:g}. {MODES[report.quantize].advice}"
     )
     if verify == "warn":
         warnings.warn(message, stacklevel=3)

@@ -1,20 +1,23 @@
 """A LiteRT file as an object with `predict`. Loads no TensorFlow."""
 
+import hashlib
 import os
 import threading
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from tfbig.data.checking import rows_fit
 from tfbig.deployment.contents import read_contents
+from tfbig.deployment.edges import to_file, to_float
+from tfbig.deployment.metadata import read_labels
 from tfbig.deployment.reports import ExportReport, Latency
-from tfbig.errors import InvalidData, UnreadableFile
-
-_WARM_UP_RUNS = 10
+from tfbig.deployment.runner import Runner
+from tfbig.deployment.trial import check_runs
+from tfbig.errors import InvalidData, InvalidModel, UnreadableFile, unknown_choice
+from tfbig.options import checked, positive_int
 
 
 def report_path(path: Path) -> Path:
@@ -25,41 +28,69 @@ def report_path(path: Path) -> Path:
 class LiteModel:
     """A LiteRT (.tflite) file, ready to predict. It takes and gives floats, whatever the file holds inside.
 
-    Predictions from several threads are safe; they take turns.
+    Every row is predicted for itself: states, as of an LSTM, begin anew with each. Predictions from several threads
+    are safe; they take turns. `with LiteModel(path) as model:` frees its memory at the end, as `close` does.
 
     Attributes:
         path: Of the file.
+        signature: Key of the function that predicts; "" where the file names none.
+        signatures: Keys of all functions that the file offers.
+        labels: Names of the classes, if the file holds them, else None.
         report: The `ExportReport` that `tfbig.export` left beside the file, or None for files made by others.
         ops: Operator and dtype, such as "CONV_2D int8", to how many there are.
         inputs: Name of each input to its NumPy dtype.
         outputs: Name of each output to its NumPy dtype.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, threads: int = 1):
+    @checked()
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        threads: int = 1,
+        signature: str | None = None,
+        trusted: bool = False,
+    ):
         """Loads the file.
+
+        A damaged file can crash the process that runs it. So a file is first tried in a process of its own, unless
+        the report beside it holds its digest, which shows that it is whole.
 
         Args:
             path: A .tflite file, made by tfbig or by others.
             threads: How many threads LiteRT may use.
+            signature: Key of the function to predict with; None for the file's first.
+            trusted: Whether to load a file untried although no report vouches for it.
 
         Raises:
-            UnreadableFile: There is no such file, or it is no LiteRT file that this runtime can load.
+            UnreadableFile: There is no such file, it is no LiteRT file that this runtime can run, or not the one that
+                the report beside it describes.
+            InvalidOption: The file has no such signature, or `threads` is less than 1.
         """
         self.path = Path(path)
-        self.threads = threads
+        self.threads = positive_int("threads", threads)
+        self._trusted = trusted
         try:
             content = self.path.read_bytes()
         except OSError as error:
             raise UnreadableFile(f"{str(self.path)!r} cannot be read: {error.strerror or error}.") from error
+        self.report = _report_of(self.path, content)
         self._contents = read_contents(content)
-        self._interpreter = _interpreter(content, threads, self.path)
-        details = {int(detail["index"]): detail for detail in self._interpreter.get_input_details()}
-        self._in = {name: details[index] for name, index in self._contents.inputs.items()}
-        details = {int(detail["index"]): detail for detail in self._interpreter.get_output_details()}
-        self._out = {name: details[index] for name, index in self._contents.outputs.items()}
+        if not trusted and (self.report is None or self.report.sha256 is None):
+            check_runs(content, repr(str(self.path)))
+        self.signatures = tuple(self._contents.signatures)
+        self.signature = self.signatures[0] if signature is None else signature
+        if self.signature not in self.signatures:
+            raise unknown_choice("signature", signature, self.signatures)
+        self.labels = read_labels(self._contents)
+        self._runner: Runner | None
+        try:
+            self._runner = Runner(content, self._contents, self.signature, self.threads)
+        except (ValueError, RuntimeError, KeyError) as error:
+            raise UnreadableFile(f"LiteRT cannot load {str(self.path)!r}: {error}") from error
+        self._in, self._out = self._runner.inputs, self._runner.outputs
+        self._row_shapes = [tuple(map(int, detail["shape_signature"][1:])) for detail in self._in.values()]
         self._lock = threading.Lock()
-        beside = report_path(self.path)
-        self.report = ExportReport.from_json(beside) if beside.exists() else None
 
     @property
     def ops(self) -> dict[str, int]:
@@ -80,29 +111,24 @@ class LiteModel:
         """Runs the file on rows of inputs.
 
         Args:
-            x: Floats of shape (rows, ...). For several inputs: a dict by input name, or a list in their order.
+            x: Numbers of shape (rows, ...), in the units of the model, also where the file takes int8. For several
+                inputs: a dict by input name, or a list in their order. Whole numbers where the file takes integers
+                as they are, such as token ids.
 
         Returns:
-            float32 outputs of shape (rows, ...); a list of them for several outputs.
+            float32 outputs of shape (rows, ...); a list of them for several outputs. Integers and booleans that stand
+            for themselves, such as a class id, stay what they are.
 
         Raises:
-            InvalidData: An input is missing, or has another shape than the file takes.
+            InvalidData: An input is missing, has another shape than the file takes, or values that it cannot take.
+            InvalidModel: The model is closed, or the file's rows cannot be told apart.
         """
         columns = self._columns(x)
-        rows = len(next(iter(columns.values())))
         with self._lock:
-            batch = self._batch(rows)
-            results: dict[str, list[np.ndarray]] = {name: [] for name in self._out}
-            for start in range(0, rows, batch):
-                for name, values in columns.items():
-                    part = values[start : start + batch]
-                    if len(part) < batch:  # the last rows of a file with a fixed batch: padded, then cut
-                        part = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
-                    self._interpreter.set_tensor(self._in[name]["index"], part)
-                self._interpreter.invoke()
-                for name, detail in self._out.items():
-                    results[name].append(self._interpreter.get_tensor(detail["index"])[: rows - start])
-        outputs = [_to_float(np.concatenate(results[name]), detail) for name, detail in self._out.items()]
+            results = self._open_runner().run(columns)
+        outputs = [
+            to_float(values, detail) for values, detail in zip(results, self._out.values(), strict=True)
+        ]
         return outputs[0] if len(outputs) == 1 else outputs
 
     def benchmark(self, *, seconds: float = 0.3) -> Latency:
@@ -113,90 +139,83 @@ class LiteModel:
 
         Returns:
             A `Latency`, in microseconds.
+
+        Raises:
+            InvalidModel: The model is closed, or runs neither on zeros nor on ones.
         """
-        times: list[float] = []
         with self._lock:
-            self._batch(1)
-            for detail in self._in.values():
-                shape = self._interpreter.get_tensor(detail["index"]).shape
-                self._interpreter.set_tensor(detail["index"], np.zeros(shape, detail["dtype"]))
-            for _ in range(_WARM_UP_RUNS):
-                self._interpreter.invoke()
-            end = time.perf_counter() + seconds
-            while time.perf_counter() < end or len(times) < _WARM_UP_RUNS:
-                start = time.perf_counter()
-                self._interpreter.invoke()
-                times.append((time.perf_counter() - start) * 1e6)
+            times = self._open_runner().times(seconds)
         return Latency(float(np.median(times)), float(np.percentile(times, 95)), len(times), self.threads)
 
-    def _columns(self, x: Any) -> dict[str, np.ndarray]:
-        """The inputs by name, checked against the file and brought to its dtypes."""
-        if isinstance(x, Mapping):
-            given = dict(x)
-        elif isinstance(x, list | tuple) and len(self._in) > 1:
-            given = dict(zip(self._in, x, strict=False))
-        else:
-            given = {next(iter(self._in)): x}
-        if set(given) != set(self._in):
-            raise InvalidData(f"{self.path.name} takes the inputs {list(self._in)}; got {list(given)}.")
-        columns = {}
-        for name, detail in self._in.items():
-            values = np.asarray(given[name])
-            fixed = detail["shape_signature"][1:]
-            if not rows_fit(fixed, values) or not len(values):
+    def close(self) -> None:
+        """Frees the memory that predicting takes. What the file holds can still be asked."""
+        with self._lock:
+            self._runner = None
+
+    def _open_runner(self) -> Runner:
+        if self._runner is None:
+            raise InvalidModel(f"This model is closed. Load it again: LiteModel({str(self.path)!r}).")
+        return self._runner
+
+    def _columns(self, x: Any) -> list[np.ndarray]:
+        """The inputs in the file's order, checked against it and brought to its dtypes."""
+        columns = []
+        for (name, detail), wanted, given in zip(
+            self._in.items(), self._row_shapes, self._by_position(x), strict=True
+        ):
+            values = to_file(given, detail, name)
+            if not rows_fit(wanted, values) or not len(values):
                 raise InvalidData(
-                    f"Input {name!r} of {self.path.name} takes rows of shape {tuple(map(int, fixed))}; got an "
-                    f"array of shape {values.shape}."
+                    f"Input {name!r} of {self.path.name} takes rows of shape {wanted}; got an array of shape "
+                    f"{values.shape}."
                 )
-            columns[name] = _from_float(values, detail)
-        if len({len(values) for values in columns.values()}) != 1:
-            raise InvalidData(f"Inputs differ in rows: { ({n: len(v) for n, v in columns.items()}) }.")
+            columns.append(values)
+        if len(columns) > 1 and len({len(values) for values in columns}) > 1:
+            counts = {name: len(values) for name, values in zip(self._in, columns, strict=True)}
+            raise InvalidData(f"Inputs differ in rows: {counts}.")
         return columns
 
-    def _batch(self, rows: int) -> int:
-        """Rows to run at once: the file's own batch, or all of them where the file leaves it open."""
-        signature = next(iter(self._in.values()))["shape_signature"]
-        batch = int(signature[0]) if len(signature) else 1
-        if batch != -1:
-            return batch
-        for detail in self._in.values():
-            self._interpreter.resize_tensor_input(detail["index"], [rows, *map(int, detail["shape"][1:])])
-        self._interpreter.allocate_tensors()
-        return rows
+    def _by_position(self, x: Any) -> Sequence[Any]:
+        """The inputs, one after the other, from a dict, a list or a lone array."""
+        names = list(self._in)
+        if isinstance(x, Mapping):
+            if set(x) != set(names):
+                raise InvalidData(f"{self.path.name} takes the inputs {names}; got {list(x)}.")
+            return [x[name] for name in names]
+        if len(names) == 1:
+            return [x]
+        if not isinstance(x, list | tuple) or len(x) != len(names):
+            got = f"{len(x)} of them" if isinstance(x, list | tuple) else f"a {type(x).__name__}"
+            raise InvalidData(f"{self.path.name} takes the inputs {names}, as a dict or a list; got {got}.")
+        return x
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def __repr__(self) -> str:
-        return f"LiteModel({str(self.path)!r}, {self.path.stat().st_size:,} bytes)"
+        size = f"{self.path.stat().st_size:,} bytes" if self.path.exists() else "deleted"
+        return f"LiteModel({str(self.path)!r}, {size})"
 
     def __reduce__(self) -> Any:
-        return _load, (str(self.path), self.threads)
+        return _load, (str(self.path), self.threads, self.signature, self._trusted)
 
 
-def _load(path: str, threads: int) -> LiteModel:
-    return LiteModel(path, threads=threads)
+def _load(path: str, threads: int, signature: str, trusted: bool) -> LiteModel:
+    return LiteModel(path, threads=threads, signature=signature, trusted=trusted)
 
 
-def _interpreter(content: bytes, threads: int, path: Path) -> Any:
-    from ai_edge_litert.interpreter import Interpreter
-
-    try:
-        interpreter = Interpreter(model_content=content, num_threads=threads)
-        interpreter.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
-        raise UnreadableFile(f"LiteRT cannot load {str(path)!r}: {error}") from error
-    return interpreter
-
-
-def _from_float(values: np.ndarray, detail: Mapping[str, Any]) -> np.ndarray:
-    dtype = np.dtype(detail["dtype"])
-    scale, zero_point = detail["quantization"]
-    if dtype.kind in "iu" and scale:
-        limits = np.iinfo(dtype)
-        values = np.clip(np.round(values / np.float32(scale)) + zero_point, limits.min, limits.max)
-    return np.ascontiguousarray(values, dtype)
-
-
-def _to_float(values: np.ndarray, detail: Mapping[str, Any]) -> np.ndarray:
-    scale, zero_point = detail["quantization"]
-    if values.dtype.kind in "iu" and scale:
-        return (values.astype(np.float32) - zero_point) * np.float32(scale)
-    return values.astype(np.float32) if values.dtype == np.float16 else values
+def _report_of(path: Path, content: bytes) -> ExportReport | None:
+    """The report beside a file, or None where there is none."""
+    beside = report_path(path)
+    if not beside.exists():
+        return None
+    report = ExportReport.from_json(beside)
+    if report.sha256 not in (None, hashlib.sha256(content).hexdigest()):
+        raise UnreadableFile(
+            f"{str(path)!r} is not the file that {beside.name} describes: its digest differs, so it was damaged or "
+            "replaced. Export it again, or delete the report if the file is the one you want."
+        )
+    return report

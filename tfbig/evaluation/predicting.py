@@ -40,7 +40,7 @@ def outputs_of(model: Any, x: Any) -> np.ndarray:
         ) from error
     if outputs.dtype.kind in "biu" or outputs.dtype.name == "bfloat16":
         outputs = outputs.astype(np.float32)
-    if outputs.dtype.kind != "f" or outputs.ndim not in (1, 2) or len(outputs) != rows:
+    if outputs.dtype.kind != "f" or outputs.ndim not in (1, 2, 3) or len(outputs) != rows:
         raise InvalidModel(
             f"Expected outputs of shape (rows,) or (rows, outputs) for {rows} rows; got {outputs.dtype} values "
             f"of shape {outputs.shape}."

@@ -10,15 +10,20 @@ from tfbig.backend import keras
 from tfbig.errors import InvalidOption, unknown_choice
 from tfbig.options import positive_int
 
-TASKS = ("binary", "multiclass", "multilabel", "regression")
+TASKS = ("binary", "multiclass", "multilabel", "regression", "sequence")
 
 # The head's name carries the task's kind along, through saving and loading too: classifiers give logits.
-LOGITS, LABEL_LOGITS, VALUES = "logits", "label_logits", "values"
-_HEAD_NAMES = {"regression": VALUES, "multilabel": LABEL_LOGITS}
+LOGITS, LABEL_LOGITS, STEP_LOGITS, VALUES = "logits", "label_logits", "step_logits", "values"
+_HEAD_NAMES = {"regression": VALUES, "multilabel": LABEL_LOGITS, "sequence": STEP_LOGITS}
 
 
-def check_task(task: str | None, outputs: int) -> str:
+def check_task(task: str | None, outputs: int, *, has_steps: bool = False) -> str:
     """Returns the task: the one named, or "multiclass" when there are several outputs and none is named.
+
+    Args:
+        task: One of `TASKS`, or None.
+        outputs: Of the head.
+        has_steps: Whether the model can answer at every step, for "sequence".
 
     Raises:
         InvalidOption: Unknown, or not decided by, or at odds with, the number of outputs.
@@ -34,8 +39,13 @@ def check_task(task: str | None, outputs: int) -> str:
         raise unknown_choice("task", task, TASKS)
     if task == "binary" and outputs != 1:
         raise InvalidOption(f'task="binary" has 1 output, the logit of class 1; got outputs={outputs}.')
-    if task == "multiclass" and outputs < 2:
-        raise InvalidOption('task="multiclass" needs an output per class, so at least 2; got 1.')
+    if task in ("multiclass", "sequence") and outputs < 2:
+        raise InvalidOption(f'task="{task}" needs an output per class, so at least 2; got 1.')
+    if task == "sequence" and not has_steps:
+        raise InvalidOption(
+            'task="sequence" answers at every step of a sequence; this model answers once per example. Use '
+            "tfbig.models.rnn, or tfbig.models.transformer on tokens or steps of features."
+        )
     return task
 
 
@@ -69,12 +79,22 @@ def regularizer(l1: float, l2: float) -> Any:
     return keras.regularizers.L1L2(l1=l1, l2=l2) if l1 or l2 else None
 
 
-def head(task: str, outputs: int, *, l1: float, l2: float, denormalizer: Any = None) -> list[Any]:
+def head(
+    task: str,
+    outputs: int,
+    *,
+    l1: float,
+    l2: float,
+    denormalizer: Any = None,
+    initializer: Any = "glorot_uniform",
+) -> list[Any]:
     """Returns the last layers: a linear `Dense` of logits or values, then the denormalizer if there is one."""
     if denormalizer is not None and task != "regression":
         raise InvalidOption(
             f'A denormalizer turns outputs into values of y, for task="regression"; got {task!r}.'
         )
     name = _HEAD_NAMES.get(task, LOGITS)
-    dense = keras.layers.Dense(outputs, kernel_regularizer=regularizer(l1, l2), name=name)
+    dense = keras.layers.Dense(
+        outputs, kernel_initializer=initializer, kernel_regularizer=regularizer(l1, l2), name=name
+    )
     return [dense] if denormalizer is None else [dense, denormalizer]

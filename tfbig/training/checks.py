@@ -9,6 +9,7 @@ import numpy as np
 from tfbig.backend import keras
 from tfbig.data.checking import check_array, check_pair, is_stream, row_count, rows_fit
 from tfbig.errors import InvalidData, InvalidModel, InvalidOption
+from tfbig.models.sequences import check_tokens
 from tfbig.training.objectives import fit_targets, infer_task
 
 
@@ -107,6 +108,7 @@ def fits_input(model: Any, x: Any) -> None:
     """Raises `InvalidModel` when a built model takes rows of another shape, or inputs of other names."""
     if isinstance(x, Mapping):
         _fits_inputs(model, x)
+        check_tokens(model, x)
         return
     shape = getattr(model, "input_shape", None) if model.built else None
     # Built by its first batch, or with several inputs: Keras checks those itself.
@@ -114,6 +116,7 @@ def fits_input(model: Any, x: Any) -> None:
         raise InvalidModel(
             f"The model {model.name!r} takes rows of shape {shape[1:]}; x has rows of shape {x.shape[1:]}."
         )
+    check_tokens(model, x)
 
 
 def _fits_inputs(model: Any, x: Mapping[str, np.ndarray]) -> None:

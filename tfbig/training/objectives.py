@@ -7,7 +7,7 @@ import numpy as np
 from tfbig.backend import keras
 from tfbig.data.splitting import is_labels
 from tfbig.errors import InvalidData, InvalidModel
-from tfbig.models.heads import LABEL_LOGITS, LOGITS, VALUES
+from tfbig.models.heads import LABEL_LOGITS, LOGITS, STEP_LOGITS, VALUES
 
 # Which losses can be right, by the model's outputs and the columns of y. Keras broadcasts what does not fit.
 _WANTED = {
@@ -21,7 +21,7 @@ _WANTED = {
 
 
 def infer_task(model: Any, y: np.ndarray) -> str:
-    """Returns "binary", "multiclass", "multilabel" or "regression", whichever the model's head and `y` agree on.
+    """Returns the task that the model's head and `y` agree on, one of `tfbig.models.heads.TASKS`.
 
     A head built by `tfbig.models` says by its name whether it gives logits or values, and a softmax or sigmoid
     says it too; elsewhere the shape and dtype of `y` decide.
@@ -29,6 +29,8 @@ def infer_task(model: Any, y: np.ndarray) -> str:
     Raises:
         InvalidModel: The output's shape does not fit `y`.
     """
+    if _head_kind(model) == STEP_LOGITS:
+        return _sequence(model, y)
     outputs = _outputs(model)
     kind = _head_kind(model)
     columns = 1 if y.ndim == 1 else y.shape[-1]
@@ -52,11 +54,14 @@ def infer_task(model: Any, y: np.ndarray) -> str:
 
 
 def fit_targets(task: str, model: Any, y: np.ndarray) -> np.ndarray:
-    """Returns `y` in the form the task's loss takes: int64 labels, or float32 of shape (rows, outputs).
+    """Returns `y` in the form the task's loss takes: int64 labels, per step too, or float32 of (rows, outputs).
 
     Raises:
         InvalidData: A label lies outside the classes.
     """
+    if task == "sequence":
+        _check_labels(y, int(model.output_shape[-1]))
+        return y.astype(np.int64)
     outputs = _outputs(model)
     if task == "multiclass":
         labels = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(len(y))
@@ -70,7 +75,7 @@ def fit_targets(task: str, model: Any, y: np.ndarray) -> np.ndarray:
 def loss_and_metrics(task: str, model: Any) -> tuple[Any, list[Any]]:
     """Returns Keras's loss and metrics for the task, on logits unless the model ends in softmax or sigmoid."""
     from_logits = not _ends_in_probabilities(model)
-    if task == "multiclass":
+    if task in ("multiclass", "sequence"):
         return keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits), ["accuracy"]
     if task == "regression":
         return keras.losses.MeanSquaredError(), ["mae"]
@@ -100,7 +105,7 @@ def check_loss(model: Any, y: np.ndarray, loss: Any) -> None:
     config = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
     from_logits = config.get("from_logits", False if "entropy" in name else None)
     probabilities = _ends_in_probabilities(model)
-    logits = getattr(_head(model), "name", None) in (LOGITS, LABEL_LOGITS)
+    logits = getattr(_head(model), "name", None) in (LOGITS, LABEL_LOGITS, STEP_LOGITS)
     if (from_logits is True and probabilities) or (from_logits is False and logits and not probabilities):
         given = "probabilities" if probabilities else "logits"
         raise InvalidModel(
@@ -116,6 +121,17 @@ def _fitting(model: Any, y: np.ndarray) -> str:
         return str(error)
     options = "".join(f"{key}={value}" for key, value in loss.get_config().items() if key == "from_logits")
     return f"One that fits: keras.losses.{type(loss).__name__}({options}), which is chosen where no loss is given."
+
+
+def _sequence(model: Any, y: np.ndarray) -> str:
+    """The task of a head that answers at every step; `y` holds a label for each."""
+    steps, classes = model.output_shape[1:]
+    if y.ndim == 2 and y.shape[1] == steps and (y.dtype.kind in "biu" or _whole(y)):
+        return "sequence"
+    raise InvalidModel(
+        f"The model {model.name!r} gives {classes} logits at each of {steps} steps and y has shape {y.shape} and dtype "
+        f"{y.dtype}; they do not fit. Needed: a whole-number label per step, shape (rows, {steps})."
+    )
 
 
 def _outputs(model: Any) -> int:
@@ -137,7 +153,7 @@ def _head(model: Any) -> Any:
 
 def _head_kind(model: Any) -> str | None:
     head = _head(model)
-    if getattr(head, "name", None) in (LOGITS, LABEL_LOGITS, VALUES):
+    if getattr(head, "name", None) in (LOGITS, LABEL_LOGITS, STEP_LOGITS, VALUES):
         return head.name
     return LOGITS if _ends_in_probabilities(model) else None
 

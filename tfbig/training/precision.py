@@ -7,7 +7,7 @@ from typing import Any
 from tfbig.backend import keras
 from tfbig.backend.internals import layers_inside
 from tfbig.errors import InvalidModel, unknown_choice
-from tfbig.models.heads import LABEL_LOGITS, LOGITS, VALUES
+from tfbig.models.heads import LABEL_LOGITS, LOGITS, STEP_LOGITS, VALUES
 from tfbig.training.replicas import carry, carry_back, fresh_arguments
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -146,7 +146,7 @@ def _counterpart(optimizer: Any, of: Any) -> Any:
 
 def _keeps_digits(layer: Any) -> bool:
     rescaling = isinstance(layer, keras.layers.Normalization | keras.layers.Rescaling)
-    return rescaling or layer.name in (LOGITS, LABEL_LOGITS, VALUES)
+    return rescaling or layer.name in (LOGITS, LABEL_LOGITS, STEP_LOGITS, VALUES)
 
 
 def _output_layers(model: Any) -> list[Any]:

@@ -1,0 +1,138 @@
+"""One conversion, as the converter's own process runs it: from a SavedModel to a LiteRT file."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tfbig.deployment.contents import read_contents
+from tfbig.deployment.metadata import with_metadata
+
+# Of LiteRT's LSTM: which input is its cell state, and the scale by which 16 bits reach from -1 to 1.
+_CELL_STATE, _SMALLEST_CELL_SCALE = 19, 2.0**-15
+
+
+def convert(job: dict[str, Any]) -> dict[str, Any]:
+    """Converts a SavedModel with builtin operators only, and writes the file.
+
+    Args:
+        job: "saved_model" and "output", paths; "mode"; "calibration", the path of an .npz of "names", or None where
+            the model holds its ranges; "batch_size"; "input_type", the dtype at the edges; "float_front", whether
+            arithmetic before the first layer stays in float; "compact" and "sparse", what to try; "outputs", their
+            names; "metadata", name to text.
+
+    Returns:
+        "compact" and "sparse": which of these made the file smaller, and were kept.
+    """
+    content = _converted(job)
+    kept = {"compact": False, "sparse": False}
+    if job["compact"]:
+        smaller = _converted(job, prepare=_one_scale_per_dense_kernel)
+        kept["compact"], content = len(smaller) < len(content), min(content, smaller, key=len)
+    if job["sparse"]:
+        smaller = _converted(job, prepare=_without_zeros)
+        if len(smaller) < len(content) and _loads(smaller):
+            kept["sparse"], content = True, smaller
+    entries = {name: text.encode() for name, text in job["metadata"].items()}
+    content = with_metadata(content, entries, outputs=job["outputs"], mend=_widen_cell_states)
+    Path(job["output"]).write_bytes(content)
+    return kept
+
+
+def _converted(job: dict[str, Any], prepare: Callable[[Any], None] | None = None) -> bytes:
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(job["saved_model"])
+    kinds = tf.lite.OpsSet
+    converter.target_spec.supported_ops = [kinds.TFLITE_BUILTINS]
+    if job["mode"] is None:
+        if prepare:
+            prepare(converter)
+        return converter.convert()
+    front: tuple[str, ...] = ()
+    if job["float_front"]:
+        front = read_contents(converter.convert()).elementwise_front()
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if job["mode"] == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if job["mode"] == "int16x8":
+        widened = kinds.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+        converter.target_spec.supported_ops = [widened, kinds.TFLITE_BUILTINS]
+    if job["mode"] in ("int8", "int16x8"):
+        if job["calibration"] is not None:
+            converter.representative_dataset = _calibration(job)
+        if not front:
+            edge = getattr(tf, job["input_type"])
+            converter.inference_input_type = converter.inference_output_type = edge
+    if prepare:
+        prepare(converter)
+    return _with_floats(converter, front) if front else converter.convert()
+
+
+def _with_floats(converter: Any, names: tuple[str, ...]) -> bytes:
+    """Keeps named tensors in float; this is the one public way."""
+    import tensorflow as tf
+
+    debugger = tf.lite.experimental.QuantizationDebugger(
+        converter=converter,
+        debug_dataset=converter.representative_dataset,
+        debug_options=tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=list(names)),
+    )
+    return debugger.get_nondebug_quantized_model()
+
+
+def _one_scale_per_dense_kernel(converter: Any) -> None:
+    from tfbig.backend.conversion import one_scale_per_dense_kernel
+
+    one_scale_per_dense_kernel(converter)
+
+
+def _without_zeros(converter: Any) -> None:
+    import tensorflow as tf
+
+    converter.optimizations = [*(converter.optimizations or []), tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
+
+
+def _widen_cell_states(model: Any) -> None:
+    """Gives 16-bit cell states of LSTMs the range of at least [-1, 1] that LiteRT's integer operator computes with.
+
+    The converter fits the scale to the values it saw. Where they are smaller, as behind an untrained embedding, the
+    operator shifts by a negative number of bits and all of its outputs are the same.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    for graph in model.subgraphs:
+        for op in graph.operators:
+            code = model.operatorCodes[op.opcodeIndex]
+            lstm = schema.BuiltinOperator.UNIDIRECTIONAL_SEQUENCE_LSTM
+            if max(code.builtinCode, code.deprecatedBuiltinCode) == lstm:
+                state = graph.tensors[op.inputs[_CELL_STATE]]
+                if state.type == schema.TensorType.INT16:
+                    scales = state.quantization.scale
+                    state.quantization.scale = [max(float(scale), _SMALLEST_CELL_SCALE) for scale in scales]
+
+
+def _loads(content: bytes) -> bool:
+    """Whether LiteRT, with its default delegate, loads and runs the file."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    with contextlib.suppress(ValueError, RuntimeError):
+        interpreter = Interpreter(model_content=content)
+        interpreter.allocate_tensors()
+        interpreter.invoke()
+        return True
+    return False
+
+
+def _calibration(job: dict[str, Any]) -> Callable[[], Iterator[dict[str, Any]]]:
+    import numpy as np
+
+    with np.load(job["calibration"]) as arrays:
+        columns = {name: arrays[name] for name in job["names"]}
+    rows, batch = len(columns[job["names"][0]]), job["batch_size"] or 1
+
+    def samples() -> Iterator[dict[str, Any]]:
+        for start in range(0, rows - batch + 1, batch):
+            yield {name: values[start : start + batch] for name, values in columns.items()}
+
+    return samples
