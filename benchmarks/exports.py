@@ -3,9 +3,9 @@
     python benchmarks/exports.py [--kills 50] [--exports 50]
 
 One call for float32, dynamic and int8, with its proofs, is timed beside three exports and beside three calls of the
-bare converter (trace, write a SavedModel, convert; nothing is proven), in turn, all warm. Then this process exports many
-times: how its resident set grows (Linux). Then processes that export are killed by SIGKILL at random moments: none may
-leave a broken file at the path, or a converter that goes on. Exits with 1 when a limit is missed.
+bare converter (trace, write a SavedModel, convert; nothing is proven), in turn, all warm. Then this process exports
+many times: how its resident set grows (Linux). Then processes that export are killed by SIGKILL at random moments: none
+may leave a broken file at the path, or a converter that goes on. Exits with 1 when a limit is missed.
 """
 
 import argparse
