@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tfbig.data.calibration import check_calibration, synthetic_rows
+from tfbig.data.calibration import check_calibration, check_ranges, stratified_sample, synthetic_rows
 from tfbig.errors import InvalidData
 
 ONE = {"x": ((2,), "float32")}
@@ -130,3 +130,74 @@ def test_synthetic_rows_fill_the_ranges_that_are_known():
     assert rows["a"].max() == pytest.approx(6, abs=0.1)
     assert np.unique(rows["b"]).tolist() == [0, 1, 2, 3]
     assert not rows["c"].any()
+
+
+STREAM = np.arange(60, dtype="float32").reshape(20, 3)
+
+
+def as_dataset(batched, with_targets):
+    import tensorflow as tf
+
+    rows = tf.data.Dataset.from_tensor_slices((STREAM, np.zeros(20)) if with_targets else STREAM)
+    return rows.batch(8) if batched else rows
+
+
+def as_sequence():
+    import keras
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 5
+
+        def __getitem__(self, place):
+            return STREAM[4 * place : 4 * place + 4], np.zeros(4)
+
+    return Batches()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: as_dataset(True, True),
+        lambda: as_dataset(True, False),
+        lambda: as_dataset(False, True),
+        as_sequence,
+        lambda: (STREAM[start : start + 4] for start in range(0, 20, 4)),
+        lambda: ((row, 0) for row in STREAM),
+        lambda: ({"x": row[None]} for row in STREAM),
+    ],
+    ids=["batches of pairs", "batches", "pairs", "PyDataset", "generator", "rows of a generator", "dicts"],
+)
+@pytest.mark.parametrize("limit", [20, 10])
+def test_the_first_rows_of_a_stream_are_taken(make, limit):
+    columns = check_calibration(make(), {"x": ((3,), "float32")}, limit)
+    assert np.array_equal(columns["x"], STREAM[:limit])
+
+
+def test_no_more_of_a_stream_is_read_than_needed():
+    read = []
+    endless = (read.append(1) or STREAM[:4] for _ in iter(int, 1))
+    check_calibration(endless, {"x": ((3,), "float32")}, 10)
+    assert len(read) == 3
+
+
+def test_rows_of_a_stream_are_checked_like_others():
+    with pytest.raises(InvalidData, match=r"must have shape \(4,\); got \(3,\)"):
+        check_calibration(iter([STREAM]), {"x": ((4,), "float32")}, 10)
+
+
+def test_each_class_has_its_share_of_a_sample():
+    classes = np.repeat([0, 1, 2], [80, 16, 4])
+    columns = {"x": np.arange(100)[:, None]}
+    sample = stratified_sample(columns, 25, classes)["x"].ravel()
+    assert np.bincount(classes[sample]).tolist() == [20, 4, 1]
+    assert len(set(sample)) == 25
+    assert np.array_equal(sample, stratified_sample(columns, 25, classes)["x"].ravel())
+    assert not np.array_equal(sample, stratified_sample(columns, 25, classes, seed=1)["x"].ravel())
+    assert len(stratified_sample(columns, 25, None)["x"]) == 25
+
+
+def test_a_constant_input_tells_no_range():
+    check_ranges({"x": np.eye(3), "tokens": np.ones((3, 2), int)})
+    with pytest.raises(InvalidData, match="All calibration values of input 'x' are .*1.0.*tell no range"):
+        check_ranges({"x": np.ones((3, 2))})

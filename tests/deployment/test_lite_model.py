@@ -1,6 +1,7 @@
 import hashlib
 import json
 import pickle
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -166,3 +167,18 @@ def test_a_file_that_is_not_the_reported_one_is_refused(reported, trusted):
         UnreadableFile, match=r"is not the file that m\.report\.json describes.*Export it again"
     ):
         tfbig.LiteModel(path, trusted=trusted)
+
+
+def test_rows_beyond_the_calibration_are_said_once(digits, digits_lite):
+    lite = tfbig.LiteModel(digits_lite.path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lite.predict(digits.x_test)
+        lite.predict(digits.x_test[:8] * 100)  # too few to tell
+    with pytest.warns(
+        UserWarning, match=r"100% of the rows of input .* was calibrated with \(0 to .*clips them"
+    ):
+        lite.predict(digits.x_test * 100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lite.predict(digits.x_test * 100)

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +19,11 @@ from tfbig.deployment.runner import Runner
 from tfbig.deployment.trial import check_runs
 from tfbig.errors import InvalidData, InvalidModel, UnreadableFile, unknown_choice
 from tfbig.options import checked, positive_int
+
+# Rows so few tell little of what a file is fed.
+_ROWS_THAT_TELL = 32
+# A row counts as beyond the calibration where a value is, by more than this share of the range.
+_MARGIN, _SHARE_BEYOND = 0.05, 0.05
 
 
 def report_path(path: Path) -> Path:
@@ -91,6 +97,7 @@ class LiteModel:
         self._in, self._out = self._runner.inputs, self._runner.outputs
         self._row_shapes = [tuple(map(int, detail["shape_signature"][1:])) for detail in self._in.values()]
         self._lock = threading.Lock()
+        self._ranges = _calibrated_ranges(self.report, self._in)
 
     @property
     def ops(self) -> dict[str, int]:
@@ -124,6 +131,7 @@ class LiteModel:
             InvalidModel: The model is closed, or the file's rows cannot be told apart.
         """
         columns = self._columns(x)
+        self._warn_beyond_ranges(x, len(columns[0]))
         with self._lock:
             results = self._open_runner().run(columns)
         outputs = [
@@ -175,6 +183,25 @@ class LiteModel:
             raise InvalidData(f"Inputs differ in rows: {counts}.")
         return columns
 
+    def _warn_beyond_ranges(self, x: Any, rows: int) -> None:
+        """Warns, once, where many rows reach beyond what an integer file was calibrated with: it clips them."""
+        if self._ranges is None or rows < _ROWS_THAT_TELL:
+            return
+        for (name, (lowest, highest)), given in zip(self._ranges.items(), self._by_position(x), strict=True):
+            values = np.asarray(given).reshape(rows, -1)
+            margin = _MARGIN * (highest - lowest)
+            beyond = (values < lowest - margin) | (values > highest + margin)
+            share = float(beyond.any(axis=1).mean())
+            if share > _SHARE_BEYOND:
+                self._ranges = None
+                warnings.warn(
+                    f"{share:.0%} of the rows of input {name!r} reach beyond what {self.path.name} was calibrated with "
+                    f"({lowest:.4g} to {highest:.4g}); an integer file clips them. Calibrate with rows as they look "
+                    "in use, or pass them in the same units.",
+                    stacklevel=3,
+                )
+                return
+
     def _by_position(self, x: Any) -> Sequence[Any]:
         """The inputs, one after the other, from a dict, a list or a lone array."""
         names = list(self._in)
@@ -205,6 +232,17 @@ class LiteModel:
 
 def _load(path: str, threads: int, signature: str, trusted: bool) -> LiteModel:
     return LiteModel(path, threads=threads, signature=signature, trusted=trusted)
+
+
+def _calibrated_ranges(
+    report: ExportReport | None, inputs: Mapping[str, Any]
+) -> dict[str, tuple[float, ...]] | None:
+    """The range of each input that an integer file was calibrated with; None where there is none to keep to."""
+    if report is None or report.quantize not in ("int8", "int16x8") or report.proof.inputs != "calibration":
+        return None
+    if report.ranges is None or set(report.ranges) != set(inputs):
+        return None
+    return {name: report.ranges[name] for name in inputs}
 
 
 def _report_of(path: Path, content: bytes) -> ExportReport | None:
