@@ -84,13 +84,18 @@ def measure(name, folder, rows, held_out):
             "bytes, compact": compact.report.bytes,
             "bytes, reference": reference.stat().st_size,
             "latency of compact ÷ reference": statistics.median(ratios),
-            "agreement on held-out rows": float((expected.argmax(1) == got.argmax(1)).mean()),
+            "agreement on held-out rows": _agreement(expected, got),
+            "agreement of the reference": _agreement(expected, theirs.predict(held_out)),
             "mean error on held-out rows": float(np.abs(expected - got).mean() / np.ptp(expected)),
             "operators that the reference lacks": sorted(
                 {op.split()[0] for op in compact.ops} - {op.split()[0] for op in theirs.ops}
             ),
             "float operators": list(compact.report.float_ops),
         }
+
+
+def _agreement(expected, got):
+    return float((expected.argmax(1) == got.argmax(1)).mean())
 
 
 def limits(name, figures):

@@ -40,6 +40,11 @@ def test_a_crash_is_an_exception_with_the_signal_and_the_last_words():
     assert run_job({"do": "hang", "seconds": 0}, timeout=60)["ok"]
 
 
+def test_a_process_killed_for_want_of_memory_says_so():
+    with pytest.raises(ConversionCrashed, match="SIGKILL, as the system sends when memory runs out"):
+        run_job({"do": "crash", "signal": "SIGKILL"}, timeout=60)
+
+
 def test_a_hang_is_stopped_at_the_time_limit():
     with pytest.raises(ConversionTimedOut, match="longer than timeout=0.2 seconds") as caught:
         run_job({"do": "hang", "seconds": 600}, timeout=0.2)
@@ -94,7 +99,7 @@ thread.join()
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_no_converter_outlives_its_caller(how):
     with subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(CALLER)], stdout=subprocess.PIPE, text=True

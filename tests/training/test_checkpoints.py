@@ -157,6 +157,18 @@ def test_a_damaged_checkpoint_does_not_take_the_place_of_a_whole_one(folder, dam
         assert same(CheckpointFolder(folder.path).load(), checkpoint(10))
 
 
+def test_a_folder_in_a_checkpoints_place_is_put_aside_when_the_checkpoint_comes_again(folder):
+    place = newest(folder)
+    made_a_folder(place)
+    (place / "kept.txt").write_text("")
+    again = CheckpointFolder(folder.path)
+    with pytest.warns(UserWarning, match="is damaged"):
+        again.load()
+    assert again.save(checkpoint(20), 20) == place
+    assert place.is_file()
+    assert (folder.path / f"aside-{place.name}" / "kept.txt").exists()
+
+
 def test_where_all_are_damaged_each_is_named_and_none_is_used(folder):
     for path in folder.path.iterdir():
         truncated(0.5)(path)

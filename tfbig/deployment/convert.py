@@ -129,6 +129,8 @@ class _ConverterProcess:
 
     def _cause_of_death(self) -> str:
         code = self._child.wait()
+        if code == -signal.SIGKILL:
+            return "signal SIGKILL, as the system sends when memory runs out"
         with contextlib.suppress(ValueError):
             return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
         return f"exit status {code}"

@@ -92,7 +92,7 @@ def _hang(job: dict[str, Any]) -> None:
 def _crash(job: dict[str, Any]) -> None:
     """Stands in for a bug in the converter, for the tests of isolation."""
     print("the converter's last words", file=sys.stderr, flush=True)
-    os.kill(os.getpid(), signal.SIGSEGV)
+    os.kill(os.getpid(), getattr(signal, job.get("signal", "SIGSEGV")))
 
 
 _JOBS = {"convert": _convert, "probe": _probe, "hang": _hang, "crash": _crash}

@@ -78,6 +78,8 @@ class CheckpointFolder:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())  # on the disk before it gets its name, should the power go
+            if target.is_dir():  # in the way, and not ours to remove
+                target.rename(target.with_name(f"aside-{target.name}"))
             os.replace(staged, target)
             _sync_folder(self.path)
         except OSError as error:
