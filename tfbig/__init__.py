@@ -18,13 +18,17 @@ _HOMES = {
     "Prune": "tfbig.compression.magnitude",
     "Run": "tfbig.training.run",
     "Scores": "tfbig.evaluation.evaluate",
+    "augmentation": "tfbig.data.augmentation",
     "callbacks": "",
     "clean": "tfbig.data.cleaning",
     "cluster": "tfbig.compression.clusters",
     "clusters": "tfbig.compression.clusters",
+    "compare": "tfbig.evaluation.comparing",
     "cross_validate": "tfbig.evaluation.cross_validation",
+    "encoder": "tfbig.data.encoding",
     "errors": "",
     "evaluate": "tfbig.evaluation.evaluate",
+    "explain": "tfbig.evaluation.explain",
     "export": "tfbig.deployment.export",
     "fit": "tfbig.training.fit",
     "is_chief": "tfbig.training.strategies",
@@ -42,8 +46,12 @@ _HOMES = {
     "split": "tfbig.data.splitting",
     "strategy": "tfbig.training.strategies",
     "stream_csv": "tfbig.data.csv_files",
+    "stream_images": "tfbig.data.image_files",
+    "stream_parquet": "tfbig.data.parquet_files",
     "stream_tfrecord": "tfbig.data.tfrecords",
     "summary": "tfbig.compression.summary",
+    "tokenizer": "tfbig.data.tokens",
+    "windows": "tfbig.data.windows",
 }
 
 if TYPE_CHECKING:
@@ -54,18 +62,26 @@ if TYPE_CHECKING:
     from tfbig.compression.shrinking import shrink, shrink_plan
     from tfbig.compression.sparsity import sparsity
     from tfbig.compression.summary import summary
+    from tfbig.data.augmentation import augmentation
     from tfbig.data.cleaning import clean
     from tfbig.data.csv_files import stream_csv
     from tfbig.data.datasets import load_dataset
+    from tfbig.data.encoding import encoder
+    from tfbig.data.image_files import stream_images
     from tfbig.data.normalization import normalizer
+    from tfbig.data.parquet_files import stream_parquet
     from tfbig.data.splitting import split
     from tfbig.data.tfrecords import stream_tfrecord
+    from tfbig.data.tokens import tokenizer
+    from tfbig.data.windows import windows
     from tfbig.deployment.export import export
     from tfbig.deployment.lite_model import LiteModel
     from tfbig.deployment.saved import load_model, save_model
+    from tfbig.evaluation.comparing import compare
     from tfbig.evaluation.cross_validation import cross_validate
     from tfbig.evaluation.estimators import KerasClassifier, KerasRegressor
     from tfbig.evaluation.evaluate import Scores, evaluate
+    from tfbig.evaluation.explain import explain
     from tfbig.evaluation.fold_results import CrossValidation
     from tfbig.training.fit import fit
     from tfbig.training.run import Run
@@ -80,13 +96,17 @@ __all__ = [
     "Prune",
     "Run",
     "Scores",
+    "augmentation",
     "callbacks",
     "clean",
     "cluster",
     "clusters",
+    "compare",
     "cross_validate",
+    "encoder",
     "errors",
     "evaluate",
+    "explain",
     "export",
     "fit",
     "is_chief",
@@ -104,8 +124,12 @@ __all__ = [
     "split",
     "strategy",
     "stream_csv",
+    "stream_images",
+    "stream_parquet",
     "stream_tfrecord",
     "summary",
+    "tokenizer",
+    "windows",
 ]
 
 

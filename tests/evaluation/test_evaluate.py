@@ -3,11 +3,12 @@ import sys
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import accuracy_score, log_loss
 
 import tfbig
 from tfbig.errors import InvalidData, InvalidModel, InvalidOption, UnknownOption, UnreadableFile
+from tfbig.evaluation.measures import ALL
 
 
 class Given:
@@ -59,9 +60,9 @@ def test_lists_are_taken_as_arrays(scores):
 
 
 def test_scores_read_like_a_dict(scores):
-    assert list(scores) == ["accuracy", "f1", "precision", "recall", "log_loss"]
+    assert list(scores)[:5] == ["accuracy", "f1", "precision", "recall", "log_loss"]
     assert dict(scores) == scores.metrics
-    assert len(scores) == 5
+    assert len(scores) == len(ALL["multiclass"])
     assert scores.get("r2") is None
 
 
@@ -158,6 +159,107 @@ def test_a_plot_is_saved_at_the_path(scores, tmp_path):
     assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_text_has_a_line_per_class(scores):
+    lines = str(scores).splitlines()[-4:]
+    assert lines[0].split() == ["class", "precision", "recall", "f1", "rows"]
+    assert lines[2].split() == ["1", "1.0000", "0.5000", "0.6667", "2"]
+
+
+def test_precision_recall_and_f1_are_there_per_class(scores):
+    assert scores.per_class["recall"] == (1, 0.5, 1)
+    assert scores.per_class["rows"] == (2, 2, 2)
+
+
+def test_the_confusion_matrix_counts_true_classes_in_rows(scores):
+    assert scores.confusion_matrix.tolist() == [[2, 0, 0], [0, 1, 1], [0, 0, 2]]
+    assert scores.residuals.size == 0
+
+
+def test_the_confusion_matrix_keeps_a_class_that_does_not_occur():
+    scores = tfbig.evaluate(Given(np.eye(4)[[0, 1]]), X[:2], [0, 1])
+    assert scores.confusion_matrix.shape == (4, 4)
+
+
+def test_several_labels_have_a_matrix_each():
+    bits = np.stack([BITS, 1 - BITS], axis=1)
+    assert tfbig.evaluate(Given(bits - 0.5), X, bits, task="multilabel").confusion_matrix.shape == (2, 2, 2)
+
+
+def test_residuals_are_predicted_minus_true():
+    scores = tfbig.evaluate(Given(VALUES + 1), X, VALUES)
+    np.testing.assert_allclose(scores.residuals, np.ones((6, 1)))
+    assert scores.confusion_matrix.size == 0
+
+
+@pytest.fixture(scope="module")
+def many():
+    """1,000 rows of two classes, of which the model has 800 right."""
+    y = np.repeat([0, 1], 500)
+    said = np.where(np.arange(1000) % 5 == 0, 1 - y, y)
+    return tfbig.evaluate(Given(said * 4.0 - 2), np.zeros((1000, 1)), y, bootstrap=200)
+
+
+def test_the_interval_of_accuracy_is_that_of_a_share(many):
+    half = 1.96 * np.sqrt(0.8 * 0.2 / 1000)
+    low, high = many.intervals["accuracy"]
+    # The ends of 200 resamples are themselves known to about a tenth of the interval.
+    assert (low, high) == pytest.approx((0.8 - half, 0.8 + half), abs=0.3 * half)
+
+
+def test_every_metric_has_an_interval_and_shows_it(many):
+    assert set(many.intervals) == set(many)
+    assert str(many).startswith("accuracy           0.8000  (95%: 0.7")
+    assert all(
+        low <= many[name] <= high for name, (low, high) in many.intervals.items() if "calib" not in name
+    )
+
+
+def test_intervals_come_back_from_json(many):
+    back = tfbig.Scores.from_json(many.to_json())
+    assert back == many
+    assert back.intervals["f1"] == many.intervals["f1"]
+
+
+def test_the_same_seed_gives_the_same_interval():
+    first, again, other = (
+        tfbig.evaluate(Given(VALUES + BITS), X, VALUES, bootstrap=20, seed=seed).intervals
+        for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert first != other
+
+
+def test_a_classifier_is_scored_by_its_probabilities_on_its_own_labels(blobs):
+    x, y = blobs
+    colours = np.array(["red", "green", "blue"])[y]
+    classifier = LogisticRegression(max_iter=500).fit(x, colours)
+    scores = tfbig.evaluate(classifier, x, colours)
+    assert scores.task == "multiclass"
+    assert scores.classes == ("blue", "green", "red")
+    assert scores["accuracy"] == classifier.score(x, colours)
+    assert scores["log_loss"] == pytest.approx(log_loss(colours, classifier.predict_proba(x)))
+    assert "green  " in str(scores)
+    assert [tick.get_text() for tick in scores.plot().axes[0].get_xticklabels()] == ["blue", "green", "red"]
+
+
+def test_an_int8_file_and_its_model_are_scored_alike(digits, digits_model, digits_lite):
+    x, y = digits.x_test[:100], digits.y_test[:100]
+    model, file = (tfbig.evaluate(one, x, y) for one in (digits_model, digits_lite))
+    assert list(model) == list(file)
+    # 8-bit outputs: a row or two of a hundred may fall to the other side.
+    assert file["accuracy"] == pytest.approx(model["accuracy"], abs=0.03)
+
+
+def test_sequences_are_scored_by_their_steps_and_drawn_whole():
+    y = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0], [0, 0, 1]])
+    said = np.where(np.arange(4)[:, None] == 0, 1 - y, y)  # the first row is all wrong
+    scores = tfbig.evaluate(Given(np.eye(2)[said] * 3), X[:4], y, bootstrap=200)
+    assert (scores.task, scores["accuracy"]) == ("sequence", 0.75)
+    assert scores.plot().axes[0].get_xlabel() == "predicted"
+    drawn = {round(4 * end) for end in scores.intervals["accuracy"]}
+    assert drawn == {1, 4}  # steps drawn for themselves would stay closer to 3
+
+
 BAD_INPUT = {
     "lengths differ": ({"y": Y[:5]}, InvalidData, "6 rows of x and 5 of y"),
     "no y": ({"y": None}, InvalidData, "y is missing"),
@@ -191,6 +293,9 @@ BAD_INPUT = {
         InvalidOption,
         "task must be one of 'binary', .*; got 'clustering'",
     ),
+    "negative bootstrap": ({"bootstrap": -1}, InvalidOption, "bootstrap must be .* at least 0; got -1"),
+    "confidence in percent": ({"confidence": 95}, InvalidOption, "between 0 and 1; got 95"),
+    "seed": ({"seed": 0.5}, InvalidOption, "seed must be a whole number .*; got 0.5"),
     "misspelt option": ({"tasks": "binary"}, UnknownOption, r"no option 'tasks'\. Did you mean 'task'\?"),
 }
 

@@ -18,6 +18,8 @@ LOGITS = 2 * np.eye(3)[LABELS] + GENERATOR.normal(scale=1.5, size=(ROWS, 3))
 BIT_LOGITS = (2 * BITS - 1 + GENERATOR.normal(scale=1.5, size=ROWS))[:, None]
 MULTI_LOGITS = 2 * MULTI_HOT - 1 + GENERATOR.normal(scale=1.5, size=(ROWS, 3))
 
+STEPS = LABELS.reshape(20, 3), LOGITS.reshape(20, 3, 3)
+
 LOGITS_OF = {
     "multiclass": (LOGITS, LABELS, softmax(LOGITS, axis=1)),
     "binary": (BIT_LOGITS, BITS, expit(BIT_LOGITS)),
@@ -84,6 +86,11 @@ def test_logits_and_their_probabilities_score_the_same(task):
     np.testing.assert_array_equal(of_logits[2], of_likely[2])
 
 
+def test_a_sequence_scores_as_its_steps_do():
+    y, logits = STEPS
+    assert score("sequence", logits, y)[0] == score("multiclass", LOGITS, LABELS)[0]
+
+
 def test_large_logits_do_not_overflow():
     with np.errstate(over="raise"):
         assert probabilities("multiclass", np.array([[1e4, 0.0]])).tolist() == [[1.0, 0.0]]
@@ -138,7 +145,8 @@ def test_r2_of_one_row_is_nan():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_headline_is_one_of_the_tasks_scores(task):
-    outputs, y = (VALUES, VALUES + 1) if task == "regression" else LOGITS_OF[task][:2]
+    others = {"regression": (VALUES, VALUES + 1), "sequence": STEPS[::-1]}
+    outputs, y = others[task] if task in others else LOGITS_OF[task][:2]
     assert HEADLINE[task] in score(task, outputs, y)[0]
 
 
@@ -217,6 +225,12 @@ def test_outputs_that_do_not_fit_y_make_no_task(columns, y, message):
         ),
         pytest.param(
             "multilabel", LOGITS, MULTI_HOT[:, :2], InvalidData, "3 outputs .* 2 columns", id="labels"
+        ),
+        pytest.param(
+            "sequence", LOGITS, LABELS, InvalidData, r"\(60, 3\), which does not fit", id="no steps"
+        ),
+        pytest.param(
+            "sequence", STEPS[1], LABELS, InvalidData, r"shape \(20, 3\); y has shape", id="labels by step"
         ),
     ],
 )

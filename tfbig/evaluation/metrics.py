@@ -1,26 +1,35 @@
-"""The metrics of each task, computed by scikit-learn."""
+"""What a task is, and a model's outputs as answers to it."""
 
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
 from tfbig.errors import InvalidData, unknown_choice
+from tfbig.evaluation.measures import MAIN, Answers, measure
 
-TASKS = ("binary", "multiclass", "multilabel", "regression")
+TASKS = ("binary", "multiclass", "multilabel", "regression", "sequence")
 # The one number that a table shows when there is room for one.
-HEADLINE = {"binary": "accuracy", "multiclass": "accuracy", "multilabel": "f1", "regression": "r2"}
+HEADLINE = {
+    "binary": "accuracy",
+    "multiclass": "accuracy",
+    "multilabel": "f1",
+    "regression": "r2",
+    "sequence": "accuracy",
+}
 
 
 def infer_task(outputs: np.ndarray, y: np.ndarray) -> str:
     """Returns the task that outputs of this shape and targets like `y` make.
 
     Args:
-        outputs: Shape (rows,) or (rows, outputs).
+        outputs: Shape (rows,) or (rows, outputs); (rows, steps, outputs) of a sequence task.
         y: Targets, shape (rows,) or (rows, outputs).
 
     Raises:
         InvalidData: They do not fit each other.
     """
+    if outputs.ndim == 3:
+        return "sequence"
     columns = 1 if outputs.ndim == 1 else outputs.shape[1]
     targets = 1 if y.ndim == 1 else y.shape[1]
     whole = y.dtype.kind in "biu"
@@ -43,12 +52,31 @@ def score(task: str, outputs: np.ndarray, y: np.ndarray) -> tuple[dict[str, floa
     """Scores outputs against targets.
 
     Args:
-        task: "binary", "multiclass", "multilabel" or "regression".
+        task: One of `TASKS`. Of "sequence" every step counts as a row.
         outputs: Logits, probabilities or values. Outputs outside [0, 1] are taken for logits.
         y: Targets.
 
     Returns:
-        Metric name to value, the targets, and what was predicted for them: labels or values.
+        The task's main metrics, the targets, and what was predicted for them: labels or values.
+
+    Raises:
+        InvalidOption: An unknown task.
+        InvalidData: Outputs that are NaN, or labels outside the classes.
+    """
+    found = answers(task, outputs, y)
+    return measure(found, MAIN[task]), found.targets, found.predicted
+
+
+def answers(task: str, outputs: np.ndarray, y: np.ndarray) -> Answers:
+    """Returns what outputs and targets say, in one form for each task.
+
+    Args:
+        task: One of `TASKS`. Of "sequence" every step is an answer.
+        outputs: Logits, probabilities or values. Outputs outside [0, 1] are taken for logits.
+        y: Targets.
+
+    Returns:
+        `Answers`, with labels or values.
 
     Raises:
         InvalidOption: An unknown task.
@@ -57,12 +85,15 @@ def score(task: str, outputs: np.ndarray, y: np.ndarray) -> tuple[dict[str, floa
     if task not in TASKS:
         raise unknown_choice("task", task, TASKS)
     if not np.isfinite(outputs).all():
-        bad = (
-            int((~np.isfinite(outputs)).any(axis=-1).sum())
-            if outputs.ndim == 2
-            else int((~np.isfinite(outputs)).sum())
-        )
+        bad = int((~np.isfinite(outputs)).reshape(len(outputs), -1).any(axis=1).sum())
         raise InvalidData(f"The model gives NaN or infinite outputs for {bad} of {len(outputs)} rows.")
+    if (task == "sequence") != (outputs.ndim == 3):
+        raise InvalidData(f"The outputs have shape {outputs.shape}, which does not fit task={task!r}.")
+    if task == "sequence":
+        if y.shape != outputs.shape[:2]:
+            raise InvalidData(f"Expected a label per step, shape {outputs.shape[:2]}; y has shape {y.shape}.")
+        flat = answers("multiclass", outputs.reshape(-1, outputs.shape[2]), y.reshape(-1))
+        return replace(flat, task=task, steps=outputs.shape[1])
     columns = 1 if outputs.ndim == 1 else outputs.shape[1]
     targets = 1 if y.ndim == 1 else y.shape[1]
     if task == "multiclass" and columns < 2:
@@ -72,7 +103,8 @@ def score(task: str, outputs: np.ndarray, y: np.ndarray) -> tuple[dict[str, floa
     if columns != targets and not (task == "multiclass" and targets == 1):
         raise InvalidData(f"The model gives {columns} outputs per row and y has {targets} columns.")
     if task == "regression":
-        return _regression(outputs.reshape(len(y), -1), y.reshape(len(y), -1))
+        values = outputs.reshape(len(y), -1)
+        return Answers(task, y.reshape(len(y), -1), values, values)
     if task == "multiclass":
         return _multiclass(outputs, y.argmax(axis=1) if targets > 1 else y.reshape(len(y)))
     return _zero_or_one(task, outputs.reshape(len(y), -1), y.reshape(len(y), -1))
@@ -91,9 +123,7 @@ def probabilities(task: str, outputs: np.ndarray) -> np.ndarray:
     return outputs if inside else 0.5 * (1 + np.tanh(outputs / 2))
 
 
-def _multiclass(outputs: np.ndarray, y: np.ndarray) -> Any:
-    from sklearn import metrics
-
+def _multiclass(outputs: np.ndarray, y: np.ndarray) -> Answers:
     classes = outputs.shape[1]
     if not np.all(y == np.round(y)):
         raise InvalidData(f"Labels of {classes} classes must be whole numbers from 0 to {classes - 1}.")
@@ -102,51 +132,14 @@ def _multiclass(outputs: np.ndarray, y: np.ndarray) -> Any:
         raise InvalidData(
             f"Labels of {classes} classes run from 0 to {classes - 1}; y holds {y.min()} to {y.max()}."
         )
-    predicted, labels = outputs.argmax(axis=1), list(range(classes))
-    average = {"average": "macro", "zero_division": 0.0, "labels": np.unique(y).tolist()}
-    return (
-        {
-            "accuracy": float(metrics.accuracy_score(y, predicted)),
-            "f1": float(metrics.f1_score(y, predicted, **average)),
-            "precision": float(metrics.precision_score(y, predicted, **average)),
-            "recall": float(metrics.recall_score(y, predicted, **average)),
-            "log_loss": float(metrics.log_loss(y, probabilities("multiclass", outputs), labels=labels)),
-        },
-        y,
-        predicted,
-    )
+    return Answers("multiclass", y, outputs.argmax(axis=1), probabilities("multiclass", outputs))
 
 
-def _zero_or_one(task: str, outputs: np.ndarray, y: np.ndarray) -> Any:
-    from sklearn import metrics
-
+def _zero_or_one(task: str, outputs: np.ndarray, y: np.ndarray) -> Answers:
     if not np.isin(y, (0, 1)).all():
         raise InvalidData(f"Labels of a {task} task are 0 and 1; y holds {np.unique(y)[:5].tolist()}.")
     likely = probabilities(task, outputs)
     y, predicted = y.astype(np.int64), (likely > 0.5).astype(np.int64)
     if task == "binary":
-        y, predicted, likely = y[:, 0], predicted[:, 0], likely[:, 0]
-    average = {"average": "binary" if task == "binary" else "macro", "zero_division": 0.0}
-    scores = {
-        "accuracy": float(metrics.accuracy_score(y, predicted)),
-        "f1": float(metrics.f1_score(y, predicted, **average)),
-        "precision": float(metrics.precision_score(y, predicted, **average)),
-        "recall": float(metrics.recall_score(y, predicted, **average)),
-    }
-    if task == "binary":
-        scores["log_loss"] = float(metrics.log_loss(y, likely, labels=[0, 1]))
-        if len(np.unique(y)) == 2:
-            scores["roc_auc"] = float(metrics.roc_auc_score(y, likely))
-    return scores, y, predicted
-
-
-def _regression(outputs: np.ndarray, y: np.ndarray) -> Any:
-    from sklearn import metrics
-
-    scores = {
-        "r2": float(metrics.r2_score(y, outputs)) if len(y) > 1 else float("nan"),
-        "mae": float(metrics.mean_absolute_error(y, outputs)),
-        "mse": float(metrics.mean_squared_error(y, outputs)),
-        "rmse": float(metrics.root_mean_squared_error(y, outputs)),
-    }
-    return scores, y, outputs
+        return Answers(task, y[:, 0], predicted[:, 0], likely[:, 0])
+    return Answers(task, y, predicted, likely)

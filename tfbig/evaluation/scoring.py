@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
+from tfbig.data.checking import check_array
 from tfbig.errors import InvalidData, InvalidOption, unknown_choice
-from tfbig.evaluation.evaluate import evaluate
-from tfbig.evaluation.metrics import probabilities
+from tfbig.evaluation import predicting
+from tfbig.evaluation.answering import Given
+from tfbig.evaluation.metrics import infer_task, probabilities, score
 
 Outputs = Callable[[Any], np.ndarray]
 
@@ -55,11 +57,11 @@ def fold_scores(
         InvalidData: Outputs are NaN, or a scorer fails or gives NaN.
     """
     outputs = outputs_of(x)
-    own = evaluate(_Given(outputs), np.zeros((len(y), 1)), y, task=task)
-    scores = dict(own.metrics)
-    estimator = _estimator(own.task, outputs_of, x, outputs)
-    targets = own.targets
-    if own.task == "regression" and targets.shape[-1] == 1:
+    given, y = predicting.outputs_of(Given(outputs), np.zeros((len(y), 1))), check_array(y, "y")
+    task = task or infer_task(given, y)
+    scores, targets, _ = score(task, given, y)
+    estimator = estimator_of(task, outputs_of, x, outputs)
+    if task == "regression" and targets.shape[-1] == 1:
         targets = targets.reshape(len(targets))
     for name, scorer in scorers.items():
         try:
@@ -71,7 +73,7 @@ def fold_scores(
         if np.isnan(value):
             raise InvalidData(f"scorer {name!r} gives NaN")
         scores[name] = float(value)
-    return scores, own.task
+    return scores, task
 
 
 def _scorer(scorer: Any) -> Callable[..., Any]:
@@ -84,16 +86,6 @@ def _scorer(scorer: Any) -> Callable[..., Any]:
     return get_scorer(scorer)
 
 
-class _Given:
-    """Outputs that were computed already, as something with `predict`."""
-
-    def __init__(self, outputs: np.ndarray):
-        self._outputs = outputs
-
-    def predict(self, x: Any) -> np.ndarray:
-        return self._outputs
-
-
 class _Fitted(BaseEstimator):
     """A fold's model as scikit-learn's scorers want an estimator."""
 
@@ -101,6 +93,9 @@ class _Fitted(BaseEstimator):
     outputs_of: Outputs
     rows: Any
     given: np.ndarray
+
+    def fit(self, X: Any, y: Any) -> Any:
+        return self  # it is; scikit-learn takes nothing for an estimator that has no such method
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
@@ -135,7 +130,15 @@ class _Regressor(RegressorMixin, _Fitted):
         return outputs.reshape(len(outputs)) if outputs.ndim == 2 and outputs.shape[1] == 1 else outputs
 
 
-def _estimator(task: str, outputs_of: Outputs, rows: Any, given: np.ndarray) -> Any:
+def estimator_of(task: str, outputs_of: Outputs, rows: Any, given: np.ndarray) -> Any:
+    """Returns a model as an estimator that scikit-learn's scorers take.
+
+    Args:
+        task: "binary", "multiclass", "multilabel" or "regression".
+        outputs_of: From inputs to raw outputs.
+        rows: Inputs whose outputs are known.
+        given: Those outputs.
+    """
     estimator: Any = _Regressor() if task == "regression" else _Classifier()
     estimator.task, estimator.outputs_of, estimator.rows, estimator.given = task, outputs_of, rows, given
     if task != "regression":
