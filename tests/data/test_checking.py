@@ -4,7 +4,7 @@ import pytest
 
 from tfbig.backend import keras, tf
 from tfbig.data import checking
-from tfbig.data.checking import check_array, check_pair, is_stream
+from tfbig.data.checking import check_array, check_filled, check_pair, is_stream, takes_missing
 from tfbig.errors import InvalidData
 
 
@@ -114,3 +114,39 @@ def test_a_pair_of_different_lengths_is_refused_under_its_own_names():
 def test_missing_targets_are_refused():
     with pytest.raises(InvalidData, match="y is missing: x is an array, so its targets must be given too"):
         check_pair([[1.0]], None)
+
+
+class Filling(keras.layers.Layer):
+    takes_missing = True
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_model_takes_missing_values_if_a_layer_in_it_does(nested):
+    def model(*layers):
+        inner = keras.Sequential([keras.Input((2,)), *layers])
+        return keras.Sequential([keras.Input((2,)), inner]) if nested else inner
+
+    assert takes_missing(model(Filling(), keras.layers.Dense(1)))
+    assert not takes_missing(model(keras.layers.Dense(1)))
+
+
+def test_missing_values_pass_when_they_may_be_and_infinite_ones_do_not():
+    x = [[np.nan, 1.0], [2.0, 3.0]]
+    np.testing.assert_array_equal(check_array(x, missing=True), x)
+    np.testing.assert_array_equal(check_pair({"a": x}, [0, 1], missing=True)[0]["a"], x)
+    with pytest.raises(
+        InvalidData, match=r"x must be finite; got 1 infinite value, the first at index \(1, 0\)"
+    ):
+        check_array([[np.nan], [np.inf]], missing=True)
+
+
+def test_targets_may_not_be_missing_even_where_values_may():
+    with pytest.raises(InvalidData, match="y must be finite; got 1 NaN"):
+        check_pair([[1.0], [2.0]], [np.nan, 1.0], missing=True)
+
+
+def test_missing_values_that_nothing_in_the_model_fills_are_refused():
+    x = {"a": np.array([[1.0, np.nan]], np.float32)}
+    check_filled(keras.Sequential([keras.Input((2,)), Filling()]), x)
+    with pytest.raises(InvalidData, match=r"x\['a'\] must be finite.*begins with tfbig.encoder takes NaN"):
+        check_filled(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]), x)

@@ -16,6 +16,7 @@ NAMES = ["digits", "iris", "wine", "breast_cancer", "diabetes"]
         ("wine", "multiclass", (178, 13), 3),
         ("breast_cancer", "binary", (569, 30), 1),
         ("diabetes", "regression", (442, 10), 1),
+        ("linnerud", "regression", (20, 3), 3),
     ],
 )
 def test_each_data_set_has_its_task_shape_and_outputs(name, task, shape, outputs):

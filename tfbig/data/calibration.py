@@ -11,7 +11,9 @@ from tfbig.errors import InvalidData
 InputShapes = Mapping[str, tuple[tuple[int | None, ...], str]]
 
 
-def check_calibration(data: Any, inputs: InputShapes, rows: int, seed: int = 0) -> dict[str, np.ndarray]:
+def check_calibration(
+    data: Any, inputs: InputShapes, rows: int, seed: int = 0, missing: bool = False
+) -> dict[str, np.ndarray]:
     """Returns up to `rows` of the given rows, by input name, in the model's dtypes.
 
     Args:
@@ -21,6 +23,7 @@ def check_calibration(data: Any, inputs: InputShapes, rows: int, seed: int = 0) 
         inputs: Each input's name with its shape (without the batch axis) and dtype.
         rows: How many rows to keep; they are drawn without replacement.
         seed: Of the draw.
+        missing: Whether values may be missing (NaN).
 
     Returns:
         Input name to array.
@@ -29,7 +32,7 @@ def check_calibration(data: Any, inputs: InputShapes, rows: int, seed: int = 0) 
         InvalidData: An input is missing or unknown; a shape or dtype does not fit; values are NaN or infinite.
     """
     given = _first_rows(data, inputs, rows) if _is_stream(data) else _by_name(data, inputs)
-    columns = {name: _check_column(name, values, *inputs[name]) for name, values in given.items()}
+    columns = {name: _check_column(name, values, *inputs[name], missing) for name, values in given.items()}
     lengths = {name: len(values) for name, values in columns.items()}
     total = next(iter(lengths.values()))
     if set(lengths.values()) != {total}:
@@ -159,8 +162,10 @@ def _by_name(data: Any, inputs: InputShapes) -> dict[str, Any]:
     return {name: given[name] for name in inputs}
 
 
-def _check_column(name: str, values: Any, shape: tuple[int | None, ...], dtype: str) -> np.ndarray:
-    array = check_array(values, "calibration")
+def _check_column(
+    name: str, values: Any, shape: tuple[int | None, ...], dtype: str, missing: bool
+) -> np.ndarray:
+    array = check_array(values, "calibration", missing=missing)
     if not rows_fit(shape, array):
         raise InvalidData(
             f"Calibration rows for input {name!r} must have shape {shape}; got {array.shape[1:]} "

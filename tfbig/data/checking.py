@@ -20,12 +20,13 @@ def is_stream(x: Any) -> bool:
     return is_generator or is_dataset
 
 
-def check_array(x: Any, name: str = "x") -> np.ndarray:
+def check_array(x: Any, name: str = "x", *, missing: bool = False) -> np.ndarray:
     """Returns `x` as a numeric array of at least one row, all values finite.
 
     Args:
         x: An array, nested lists, a pandas frame or series, or an eager tensor; shape (rows, ...).
         name: What messages call it.
+        missing: Whether values may be missing (NaN), as for a model of which `takes_missing` is true.
 
     Returns:
         The array. float64 becomes float32, which is what Keras trains in, but for arrays mapped from a file, which are
@@ -39,8 +40,26 @@ def check_array(x: Any, name: str = "x") -> np.ndarray:
         raise InvalidData(f"{name} must hold at least one row; got an empty array of shape {array.shape}.")
     if array.dtype == np.float64 and not from_file(array):
         array = array.astype(np.float32)
-    _check_finite(array, name)
+    _check_finite(array, name, missing)
     return array
+
+
+def takes_missing(model: Any) -> bool:
+    """Whether rows of a model may hold NaN: it says so, or a layer in it, such as `tfbig.encoder`, fills them in.
+
+    Where there are several inputs, it is said of all of them.
+    """
+    return bool(getattr(model, "takes_missing", False)) or any(
+        map(takes_missing, getattr(model, "layers", ()))
+    )
+
+
+def check_filled(model: Any, x: Any, name: str = "x") -> None:
+    """Raises `InvalidData` where rows have missing values (NaN) and nothing in the Keras model fills them in."""
+    if takes_missing(model):
+        return
+    for key, part in x.items() if isinstance(x, Mapping) else [(None, x)]:
+        _check_finite(part, name if key is None else f"{name}[{key!r}]")
 
 
 def rows_fit(wanted: Sequence[int | None], array: np.ndarray) -> bool:
@@ -50,16 +69,21 @@ def rows_fit(wanted: Sequence[int | None], array: np.ndarray) -> bool:
     )
 
 
-def check_pair(x: Any, y: Any, x_name: str = "x", y_name: str = "y") -> tuple[Any, np.ndarray]:
+def check_pair(
+    x: Any, y: Any, x_name: str = "x", y_name: str = "y", *, missing: bool = False
+) -> tuple[Any, np.ndarray]:
     """Returns `x` and `y` checked as by `check_array`, and of the same number of rows; x may be a dict of inputs."""
     if y is None:
         raise InvalidData(f"{y_name} is missing: {x_name} is an array, so its targets must be given too.")
     if isinstance(x, Mapping):
         if not x:
             raise InvalidData(f"{x_name} must hold at least one input; got an empty dict.")
-        parts = {str(name): check_pair(part, y, f"{x_name}[{name!r}]", y_name)[0] for name, part in x.items()}
+        parts = {
+            str(name): check_pair(part, y, f"{x_name}[{name!r}]", y_name, missing=missing)[0]
+            for name, part in x.items()
+        }
         return parts, check_array(y, y_name)
-    x, y = check_array(x, x_name), check_array(y, y_name)
+    x, y = check_array(x, x_name, missing=missing), check_array(y, y_name)
     if len(x) != len(y):
         raise InvalidData(
             f"{x_name} and {y_name} must have one row per example each; got {len(x)} rows of {x_name} and "
@@ -105,13 +129,14 @@ def _to_array(x: Any, name: str) -> np.ndarray:
     return array
 
 
-def _check_finite(array: np.ndarray, name: str) -> None:
+def _check_finite(array: np.ndarray, name: str, missing: bool = False) -> None:
     if array.dtype.kind != "f":
         return
     rows_per_slice = max(1, _SLICE_VALUES * len(array) // array.size)
     bad, first = 0, None
     for start in range(0, len(array), rows_per_slice):
-        part = ~np.isfinite(array[start : start + rows_per_slice])
+        part = array[start : start + rows_per_slice]
+        part = np.isinf(part) if missing else ~np.isfinite(part)
         if part.any():
             bad += int(part.sum())
             if first is None:
@@ -120,6 +145,7 @@ def _check_finite(array: np.ndarray, name: str) -> None:
         release_pages(array)
     if bad:
         raise InvalidData(
-            f"{name} must be finite; got {bad} NaN or infinite value{'s' * (bad > 1)}, the first at index "
-            f"{first}. tfbig.clean(x, y) drops such rows."
+            f"{name} must be finite; got {bad} {'' if missing else 'NaN or '}infinite value{'s' * (bad > 1)}, the "
+            f"first at index {first}. tfbig.clean(x, y) drops such rows"
+            f"{'.' if missing else '; a model that begins with tfbig.encoder takes NaN.'}"
         )

@@ -1,48 +1,24 @@
-"""Row by row cleaning: nothing here is fitted, so it may come before the split without leaking."""
+"""`clean`: tables and arrays become numbers that can be learned from, with a report and the steps for new rows."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfbig.errors import InvalidData
-from tfbig.records import Record
-
-
-@dataclass(frozen=True)
-class CleaningReport(Record):
-    """What `clean` found and did.
-
-    Attributes:
-        rows_in: Rows given.
-        rows_out: Rows kept.
-        missing_rows: Rows dropped because a value was missing (NaN or None).
-        infinite_rows: Rows dropped because a value was infinite (and none missing).
-        duplicate_rows: Rows dropped because an equal row, with an equal target, came before.
-        constant_columns: Columns of a two-dimensional x that hold one value only. They are kept and named.
-        classes: For labels that were text or did not run from 0: the label that each number stands for.
-    """
-
-    rows_in: int
-    rows_out: int
-    missing_rows: int
-    infinite_rows: int
-    duplicate_rows: int
-    constant_columns: tuple[int, ...]
-    classes: tuple[Any, ...] | None
-
-    def __str__(self) -> str:
-        dropped = [
-            f"{count} {what}"
-            for count, what in (
-                (self.missing_rows, "missing"),
-                (self.infinite_rows, "infinite"),
-                (self.duplicate_rows, "duplicate"),
-            )
-            if count
-        ]
-        text = f"{self.rows_out} of {self.rows_in} rows kept"
-        return text + (f" (dropped: {', '.join(dropped)})" if dropped else "")
+from tfbig.data.cleaning_report import CleaningReport
+from tfbig.data.cleaning_steps import (
+    CleaningSteps,
+    fit_steps,
+    infinite_values,
+    is_constant,
+    missing_values,
+)
+from tfbig.data.kept_rows import KeptRows
+from tfbig.data.labels import encode_labels, read_targets, rows_where
+from tfbig.data.outliers import RULES, find_fences, outliers_of
+from tfbig.data.tables import Column, is_table, read_table
+from tfbig.errors import InvalidData, InvalidOption, unknown_choice
+from tfbig.options import checked
 
 
 class Cleaned(NamedTuple):
@@ -53,75 +29,189 @@ class Cleaned(NamedTuple):
     report: CleaningReport
 
 
-def clean(x: Any, y: Any) -> Cleaned:
-    """Drops rows that cannot be learned from, and turns labels into numbers from 0.
+@checked()
+def clean(
+    x: Any,
+    y: Any,
+    *,
+    missing: str = "drop",
+    duplicates: str = "drop",
+    constant: str = "keep",
+    outliers: str | None = None,
+    outlier_rule: str = "iqr",
+    categories: Sequence[int | str] = (),
+    dates: Sequence[int | str] = (),
+    steps: CleaningSteps | None = None,
+) -> Cleaned:
+    """Drops rows that cannot be learned from, and turns a table and its labels into numbers.
 
-    Each decision looks at one row (or at an equal earlier row), never at statistics of the data, so cleaning
-    before the split leaks nothing into the training set.
+    Columns of text become codes 0 … n - 1 of their categories in sorted order, and dates become days since 1970,
+    month, weekday and, where they have a time, hour (all in UTC). As called with an array of numbers alone, each
+    decision looks at one row, or at an equal earlier one. All else is learned from the rows given: so clean the
+    training rows, and then do the same to others by `report.steps`, which never learns again.
+
+    - Held-out rows with targets: `clean(x_test, y_test, steps=report.steps)`.
+    - Rows to predict: `report.steps.transform(x_new)`, which drops none.
+
+    A LiteRT file takes numbers, never text: the steps turn text into codes before the model; from there on,
+    `tfbig.encoder` does the rest inside it.
 
     Args:
-        x: Numbers of shape (rows, ...); arrays, lists or pandas. May hold NaN, None and infinities.
+        x: Numbers of shape (rows, ...); or a table, as a pandas frame, array or lists, whose columns hold numbers, text
+            or dates each. May hold NaN, None and infinities.
         y: Targets of shape (rows,) or (rows, outputs). Text labels, and whole-number labels that do not run
             from 0, become 0 … classes - 1 in sorted order; `report.classes` maps them back.
+        missing: "drop" drops rows with a missing or infinite value; "keep" leaves NaN, for a model that begins with
+            `tfbig.encoder`; "fill" puts the column's median in its place, or the most frequent category. A row
+            without target is always dropped.
+        duplicates: "drop" drops rows that are equal to an earlier one, with an equal target and nothing missing; "keep"
+            suits tables of few categories, where equal rows tell how frequent they are.
+        constant: "keep" or "drop" columns that hold one value only.
+        outliers: None; "drop" drops rows with a number outside of its column's fences; "clip" moves such numbers onto
+            the fence, in new rows too.
+        outlier_rule: Where the fences are: "iqr", 1.5 interquartile ranges beyond the quartiles (Tukey, Exploratory
+            Data Analysis, 1977); "zscore", 3 standard deviations from the mean.
+        categories: Columns, by name or place, whose numbers are names of categories.
+        dates: Columns whose text is a date, such as "2024-05-31".
+        steps: Of an earlier report: they are done, nothing is learned, and no outlier is dropped.
 
     Returns:
         `Cleaned(x, y, report)`: float32 x, y, and a `CleaningReport`.
 
     Raises:
-        InvalidData: x holds text, lengths differ, or no row is left.
+        InvalidData: A column mixes text and numbers, lengths differ, a label is not among those of the steps, or no
+            row is left.
+        InvalidOption: An option has no such value, x no such column, or options are at odds.
 
     Example:
-        >>> x, y, report = clean([[1.0, 2.0], [1.0, 2.0], [float("nan"), 0.0]], ["cat", "cat", "dog"])
+        >>> rows = [["red", 2.0], ["red", 2.0], ["blue", 5.0], ["red", float("nan")]]
+        >>> x, y, report = clean(rows, ["cat", "cat", "dog", "dog"])
         >>> print(report)
-        1 of 3 rows kept (dropped: 1 missing, 1 duplicate)
+        2 of 4 rows kept (dropped: 1 missing, 1 duplicate)
+        >>> x.tolist(), y.tolist()
+        ([[1.0, 2.0], [0.0, 5.0]], [0, 1])
+        >>> print(clean([["green", 3.0]], ["dog"], steps=report.steps).report)
+        1 of 1 rows kept; 1 values of unseen categories in 0
     """
-    x, y = _numbers(x), _targets(y)
-    if len(x) != len(y):
-        raise InvalidData(
-            f"x and y must have one row per example each; got {len(x)} rows of x and {len(y)} of y."
+    _check_options(missing, duplicates, constant, outliers, outlier_rule)
+    targets = read_targets(y)
+    learning = {
+        "constant": constant != "keep",
+        "outliers": outliers is not None,
+        "outlier_rule": outlier_rule != "iqr",
+        "categories": len(categories) > 0,
+        "dates": len(dates) > 0,
+    }
+    asked = [name for name, given in learning.items() if given]
+    if not is_table(x):
+        _no_options_for_arrays(asked, missing, steps)
+        return _clean_array(_numbers(x), targets, duplicates)
+    if steps is not None and asked:
+        raise InvalidOption(
+            f"steps do what they have learned, so only missing= and duplicates= go with them; got {asked[0]}."
         )
-    missing = _rows_where(np.isnan, x) | _missing_targets(y)
-    infinite = (_rows_where(np.isinf, x) | _infinite_targets(y)) & ~missing
-    kept = np.flatnonzero(~missing & ~infinite)
-    duplicate = _repeated_rows(x[kept], y[kept])
-    kept = kept[~duplicate]
-    if not len(kept):
-        raise InvalidData(
-            f"No row is left of {len(x)}: {int(missing.sum())} had missing and {int(infinite.sum())} infinite "
-            "values. Fill them in (scikit-learn's SimpleImputer) before cleaning."
+    columns = read_table(x, categories, dates) if steps is None else steps.read(x)
+    rows = KeptRows(len(columns[0].values), targets)
+    _drop_unusable(rows, columns, missing)
+    if duplicates == "drop":
+        codes = steps or fit_steps(rows.of(columns), fill=False, drop_constant=False, fences={}, classes=None)
+        rows.drop_repeated(codes.without_filling().transform_columns(rows.of(columns)))
+    if steps is None:
+        fences = find_fences(rows.of(columns), outlier_rule) if outliers is not None else {}
+        if outliers == "drop":
+            rows.drop_outliers(np.any([outliers_of(c, fences) for c in rows.of(columns)], axis=0))
+            rows.check_left()
+        y, classes = encode_labels(targets[rows.kept])
+        steps = fit_steps(
+            rows.of(columns),
+            fill=missing == "fill",
+            drop_constant=constant == "drop",
+            fences=fences if outliers == "clip" else {},
+            classes=classes,
         )
-    rows_in = len(x)
-    x, (y, classes) = x[kept], _encoded(y[kept])
-    constant = tuple(int(i) for i in np.flatnonzero(np.ptp(x, axis=0) == 0)) if x.ndim == 2 else ()
+    else:
+        y, _ = encode_labels(targets[rows.kept], steps.classes or ())
+    if not steps.features:
+        raise InvalidData(f'No column is left of {len(columns)}: all are constant. Pass constant="keep".')
+    kept = rows.of(columns)
+    return Cleaned(steps.transform_columns(kept), y, _report(rows, kept, steps))
+
+
+def _drop_unusable(rows: KeptRows, columns: Sequence[Column], missing: str) -> None:
+    """Drops rows that miss what they need."""
+    without, infinite = (
+        np.array([test(column) for column in columns]) for test in (missing_values, infinite_values)
+    )
+    if missing != "drop":
+        without, infinite = without[:0], infinite[:0]
+    rows.drop_unusable(np.any(without, axis=0), np.any(infinite, axis=0))
+    emptiest = columns[int(without.sum(axis=1).argmax())].name if without.any() else None
+    rows.check_left(
+        f' Column {emptiest!r} misses most values: leave it out, or pass missing="fill" or "keep".'
+        if emptiest is not None
+        else ""
+    )
+
+
+def _report(rows: KeptRows, kept: Sequence[Column], steps: CleaningSteps) -> CleaningReport:
+    fences = {s.name: (s.low, s.high) for s in steps.columns if s.low is not None and s.high is not None}
+    missing, clipped, unseen = (
+        {step.name: int(count) for step, count in zip(steps.columns, counts, strict=True) if count}
+        for counts in (
+            [(missing_values(column) | infinite_values(column)).sum() for column in kept],
+            [outliers_of(column, fences).sum() for column in kept],
+            [step.unseen(column) for step, column in zip(steps.columns, kept, strict=True)],
+        )
+    )
+    return CleaningReport(
+        rows_in=rows.given,
+        rows_out=len(rows.kept),
+        missing_rows=rows.dropped["missing"],
+        infinite_rows=rows.dropped["infinite"],
+        duplicate_rows=rows.dropped["duplicate"],
+        constant_columns=tuple(place for place, column in enumerate(kept) if is_constant(column)),
+        classes=steps.classes,
+        outlier_rows=rows.dropped["outliers"],
+        missing_values=missing,
+        clipped_values=clipped,
+        unseen_values=unseen,
+        dropped_columns=tuple(step.name for step in steps.columns if not step.features),
+        features=steps.features,
+        steps=steps,
+    )
+
+
+def _clean_array(x: np.ndarray, targets: np.ndarray, duplicates: str) -> Cleaned:
+    """Rids an array of more than two axes of rows that cannot be learned from."""
+    rows = KeptRows(len(x), targets)
+    rows.drop_unusable(rows_where(np.isnan, x), rows_where(np.isinf, x))
+    rows.check_left()
+    if duplicates == "drop":
+        rows.drop_repeated(x[rows.kept])
+    y, classes = encode_labels(targets[rows.kept])
     report = CleaningReport(
-        rows_in=rows_in,
-        rows_out=len(x),
-        missing_rows=int(missing.sum()),
-        infinite_rows=int(infinite.sum()),
-        duplicate_rows=int(duplicate.sum()),
-        constant_columns=constant,
+        rows_in=rows.given,
+        rows_out=len(rows.kept),
+        missing_rows=rows.dropped["missing"],
+        infinite_rows=rows.dropped["infinite"],
+        duplicate_rows=rows.dropped["duplicate"],
+        constant_columns=(),
         classes=classes,
     )
-    return Cleaned(x, y, report)
+    return Cleaned(x[rows.kept], y, report)
 
 
 def _numbers(x: Any) -> np.ndarray:
     try:
-        # pandas.NA is no number; NaN is what it stands for.
-        array = x.to_numpy(na_value=np.nan) if hasattr(x, "to_numpy") else np.asarray(x)
+        array = np.asarray(x)
     except ValueError as error:
         raise InvalidData(f"x must be a rectangular array; its rows differ in shape ({error}).") from error
     try:
-        if array.dtype.kind in "US" or (
-            array.dtype == object and any(isinstance(v, str) for v in array.flat)
-        ):
+        if array.dtype.kind in "US":
             raise ValueError("text")
         array = array.astype(np.float32)
     except (TypeError, ValueError) as error:
-        raise InvalidData(
-            f"x must hold numbers; got {array.dtype} values ({error}). Encode text columns as numbers first, "
-            "for example with scikit-learn's OrdinalEncoder."
-        ) from error
+        raise InvalidData(f"x must hold numbers; got {array.dtype} values ({error}).") from error
     if array.ndim < 2:
         raise InvalidData(
             f"x must have rows and columns; got shape {array.shape}. For one column: x[:, None]."
@@ -129,68 +219,22 @@ def _numbers(x: Any) -> np.ndarray:
     return array
 
 
-def _targets(y: Any) -> np.ndarray:
-    if y is None:
-        raise InvalidData("y is missing: every row of x needs its target.")
-    array = np.asarray(y.to_numpy() if hasattr(y, "to_numpy") else y)
-    if array.dtype.kind == "U" and not hasattr(y, "dtype"):
-        array = np.asarray(y, object)  # NumPy would turn NaN into the text "nan", and 1 into "1"
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    return array
+def _check_options(missing: str, duplicates: str, constant: str, outliers: str | None, rule: str) -> None:
+    for name, value, choices in (
+        ("missing", missing, ("drop", "keep", "fill")),
+        ("duplicates", duplicates, ("drop", "keep")),
+        ("constant", constant, ("keep", "drop")),
+        ("outliers", outliers, (None, "drop", "clip")),
+        ("outlier_rule", rule, RULES),
+    ):
+        if value not in choices:
+            raise unknown_choice(name, value, choices)
 
 
-def _rows_where(test: Any, array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind != "f":
-        return np.zeros(len(array), bool)
-    return test(array).any(axis=tuple(range(1, array.ndim)))
-
-
-def _missing_targets(y: np.ndarray) -> np.ndarray:
-    if y.dtype.kind != "O":
-        return _rows_where(np.isnan, y)
-    flat = y.reshape(len(y), -1)
-    return np.array([any(map(_is_missing, row)) for row in flat], bool)
-
-
-def _is_missing(value: Any) -> bool:
-    # Only NaN differs from itself; None is what lists use for missing text.
-    try:
-        return value is None or bool(value != value)
-    except TypeError:  # pandas.NA does not say whether it differs
-        return True
-
-
-def _infinite_targets(y: np.ndarray) -> np.ndarray:
-    if y.dtype.kind != "O":
-        return _rows_where(np.isinf, y)
-    flat = y.reshape(len(y), -1)
-    return np.array([any(isinstance(v, float) and abs(v) == np.inf for v in row) for row in flat], bool)
-
-
-def _repeated_rows(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    seen: set[tuple[bytes, Any]] = set()
-    repeated = np.zeros(len(x), bool)
-    for i, (features, target) in enumerate(zip(x, y, strict=True)):
-        key = (features.tobytes(), target.tobytes() if isinstance(target, np.ndarray) else repr(target))
-        repeated[i] = key in seen
-        seen.add(key)
-    return repeated
-
-
-def _encoded(y: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...] | None]:
-    """Labels as 0 … n - 1 with what they stood for; numbers that are no labels as they are."""
-    if y.dtype == object and not any(isinstance(value, str | bytes) for value in y.flat):
-        y = np.array(y.tolist())  # Objects only because a value was missing: numbers again without it.
-    is_text = y.dtype.kind in "OUS"
-    is_whole = y.dtype.kind in "biu" and y.ndim == 1
-    if not is_text and not is_whole:
-        return y.astype(np.float32) if y.dtype == np.float64 else y, None
-    try:
-        classes, codes = np.unique(y, return_inverse=True)
-    except TypeError as error:
-        raise InvalidData(f"y mixes text and numbers: {error}. Give every label one type.") from error
-    if y.ndim != 1:
-        raise InvalidData(f"Text labels must have shape (rows,); got shape {y.shape}.")
-    unchanged = is_whole and np.array_equal(classes, np.arange(len(classes)))
-    return codes.astype(np.int64), None if unchanged else tuple(classes.tolist())
+def _no_options_for_arrays(asked: Sequence[str], missing: str, steps: CleaningSteps | None) -> None:
+    given = [*asked, *(["missing"] if missing != "drop" else []), *(["steps"] if steps is not None else [])]
+    if given:
+        raise InvalidOption(
+            f"{given[0]} is for tables of rows and columns; of other arrays, such as images, rows with missing or "
+            "infinite values and repeated rows are dropped, no more."
+        )

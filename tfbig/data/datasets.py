@@ -15,7 +15,7 @@ class Dataset:
         name: Its name.
         task: "multiclass", "binary" or "regression".
         x: Inputs, float32, shape (rows, features) or (rows, height, width, channels).
-        y: Targets, shape (rows,): int64 labels from 0, or float32 values.
+        y: Targets, shape (rows,): int64 labels from 0, or float32 values; of "linnerud" of shape (rows, 3).
         classes: What the labels stand for; empty for regression.
     """
 
@@ -27,8 +27,10 @@ class Dataset:
 
     @property
     def outputs(self) -> int:
-        """How many outputs a model for it has: the classes, or 1 for a binary or regression task."""
-        return len(self.classes) if self.task == "multiclass" else 1
+        """How many outputs a model for it has: the classes, 1 for a binary task, the values of a regression."""
+        if self.task == "multiclass":
+            return len(self.classes)
+        return self.y.shape[1] if self.y.ndim == 2 else 1
 
 
 _TASKS = {
@@ -36,6 +38,7 @@ _TASKS = {
     "iris": "multiclass",
     "wine": "multiclass",
     "breast_cancer": "binary",
+    "linnerud": "regression",
     "diabetes": "regression",
 }
 
@@ -44,7 +47,8 @@ def load_dataset(name: str) -> Dataset:
     """Loads one of scikit-learn's bundled data sets; needs no network.
 
     Args:
-        name: "digits" (8×8 grey images), "iris", "wine", "breast_cancer" or "diabetes".
+        name: "digits" (8×8 grey images), "iris", "wine", "breast_cancer", "linnerud" (three values a
+            row) or "diabetes".
 
     Returns:
         The `Dataset`.

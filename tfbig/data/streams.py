@@ -1,7 +1,6 @@
 """What streams from files share: the files, the order, and errors that name the row.
 
-Only the shuffle buffer and a few batches are in memory, whatever the size of the files. Folders of images need nothing
-of ours: `keras.utils.image_dataset_from_directory` gives such a stream.
+Only the shuffle buffer and a few batches are in memory, whatever the size of the files.
 """
 
 import contextlib
@@ -112,6 +111,11 @@ def fails_where(bad: Any, messages: Any) -> Any:
     return tf.debugging.Assert(
         tf.logical_not(tf.reduce_any(bad)), [tf.strings.join([UNREADABLE, first, _END])]
     )
+
+
+def unreadable(message: str) -> InvalidData:
+    """Returns what a Python function inside of a stream raises for a row, with its file and number in the message."""
+    return InvalidData(f"{UNREADABLE}{message}{_END}")
 
 
 @contextlib.contextmanager

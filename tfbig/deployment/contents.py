@@ -10,6 +10,8 @@ from tfbig.errors import UnreadableFile
 # Every LiteRT file carries this at byte 4: the identifier of its flatbuffer schema.
 IDENTIFIER = b"TFL3"
 # Operators that change a dtype; whatever they give, they compute nothing.
+# What tfbig.normalizer and tfbig.encoder become.
+_FRONT = {"ADD", "SUB", "MUL", "DIV", "GATHER", "EQUAL", "NOT_EQUAL", "SELECT_V2", "CAST", "CONCATENATION"}
 _CHANGE_DTYPE = {"QUANTIZE", "DEQUANTIZE", "CAST"}
 
 
@@ -148,11 +150,11 @@ class Contents:
         return tuple(sorted({op.name for _, op in self._everything() if op.custom}))
 
     def elementwise_front(self) -> tuple[str, ...]:
-        """Returns the tensors made from an input and constants by arithmetic alone: a normalizer's results."""
+        """Returns what is made of an input and constants by arithmetic alone: a normalizer's results, an encoder's."""
         reached, names = set(self.inputs.values()), []
         for op in self.operations:
             takes = {i for i in op.inputs if i >= 0 and not self.tensors[i].constant}
-            if op.name in ("ADD", "SUB", "MUL", "DIV") and takes <= reached:
+            if op.name in _FRONT and takes <= reached:
                 reached.update(op.outputs)
                 names += [self.tensors[i].name for i in op.outputs]
         return tuple(names)

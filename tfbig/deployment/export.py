@@ -13,6 +13,7 @@ import numpy as np
 
 from tfbig.backend import keras
 from tfbig.data.calibration import check_calibration, check_ranges, stratified_sample, synthetic_rows
+from tfbig.data.checking import takes_missing
 from tfbig.deployment.c_source import check_c_source, write_c_source
 from tfbig.deployment.contents import read_contents
 from tfbig.deployment.convert import warm_up
@@ -193,7 +194,7 @@ def _rows(
     if calibration is None:
         ranges = {**index_ranges(model), **(trained.inputs if trained else {})}
         return synthetic_rows(shapes, max(_SYNTHETIC_ROWS, batch_size or 1), ranges=ranges)
-    rows = check_calibration(calibration, shapes, _CANDIDATES * count)
+    rows = check_calibration(calibration, shapes, _CANDIDATES * count, missing=takes_missing(model))
     given = len(next(iter(rows.values())))
     if batch_size is not None and given < batch_size:
         raise InvalidData(f"Calibration must have at least batch_size={batch_size} rows; got {given}.")

@@ -105,6 +105,11 @@ class LiteModel:
         return self._contents.count_ops()
 
     @property
+    def takes_missing(self) -> bool:
+        """Whether rows may hold NaN: the file asks which values differ from themselves, as `tfbig.encoder` does."""
+        return any(op.name == "NOT_EQUAL" and len(set(op.inputs)) == 1 for op in self._contents.operations)
+
+    @property
     def inputs(self) -> dict[str, str]:
         """Name of each input to its dtype."""
         return {name: np.dtype(detail["dtype"]).name for name, detail in self._in.items()}

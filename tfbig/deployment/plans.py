@@ -120,6 +120,8 @@ def _begins_with_per_feature_normalization(model: Any) -> bool:
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer):
             continue
+        if getattr(layer, "takes_missing", False):
+            return True  # tfbig.encoder: columns of different units, and NaN
         return isinstance(layer, keras.layers.Normalization) and np.size(layer.variance) > _MOST_CHANNELS
     return False
 

@@ -189,7 +189,9 @@ def _masked(layer: Any, sequences: Any, mask: Any) -> Any:
     shown = counted >= 0
     if layer.return_sequences and layer.zero_output_for_mask:
         shown = tf.logical_and(shown, mask)
-    taken = tf.gather(outputs, tf.maximum(counted, 0), batch_dims=1) * tf.cast(shown, outputs.dtype)[:, :, None]
+    taken = (
+        tf.gather(outputs, tf.maximum(counted, 0), batch_dims=1) * tf.cast(shown, outputs.dtype)[:, :, None]
+    )
     return taken if layer.return_sequences else taken[:, 0]
 
 

@@ -189,6 +189,7 @@ def _load_keras(source: Path, timeout: float) -> Any:
     if not version.startswith("3"):
         return _load_old_archive(source, timeout)
     # Models from quantize_aware and legacy files hold these; Keras finds them once they are imported.
+    import tfbig.data.encoding
     import tfbig.deployment.legacy_functions
     import tfbig.layers.kernels
     import tfbig.layers.ranges

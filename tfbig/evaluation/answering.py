@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from tfbig.data.checking import check_pair, row_count
+from tfbig.data.checking import check_pair, row_count, takes_missing
 from tfbig.errors import InvalidData
 from tfbig.evaluation.measures import Answers
 from tfbig.evaluation.metrics import answers, infer_task
@@ -34,7 +34,7 @@ def answers_of(model: Any, x: Any, y: Any, task: str | None) -> tuple[Answers, t
     elif classes is not None and y is not None:
         y = _numbered(y, classes)
         task = task or ("binary" if len(classes) == 2 else "multiclass")
-    x, y = check_pair(x, y)
+    x, y = check_pair(x, y, missing=takes_missing(model))
     outputs = likely_of(model, x, labels=columns)
     names = () if classes is None or task == "multilabel" else _names(classes)
     return answers(task or infer_task(outputs, y), outputs, y), names

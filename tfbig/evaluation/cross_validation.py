@@ -92,7 +92,7 @@ def cross_validate(
         >>> len(cv.scores["accuracy"]), cv.predictions.shape
         (3, (60, 2))
     """
-    x, y = check_pair(x, y)
+    x, y = check_pair(x, y, missing=True)
     if not is_builder(build):
         raise InvalidModel(
             "cross_validate needs a builder, so that each fold starts with a fresh model; got "

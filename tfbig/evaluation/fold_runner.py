@@ -12,7 +12,7 @@ import numpy as np
 from tfbig.backend import keras, tf
 from tfbig.backend.internals import settings_of
 from tfbig.backend.seeds import reseed, seeded
-from tfbig.data.checking import take_rows
+from tfbig.data.checking import check_filled, take_rows
 from tfbig.errors import InvalidModel, TfbigError
 from tfbig.evaluation.fold_engine import UNROLL, CannotCompile, FoldEngine
 from tfbig.evaluation.fold_models import check_same_architecture, recurrent_layers, settings_difference
@@ -84,6 +84,7 @@ class FoldRunner:
         """
         self._make(fold)
         self._first = fold.model
+        check_filled(fold.model, self._x)
         try:
             return infer_task(fold.model, self._y)
         except InvalidModel:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tfbig.backend import keras
-from tfbig.data.checking import check_array, check_pair, is_stream, row_count, rows_fit
+from tfbig.data.checking import check_array, check_pair, is_stream, row_count, rows_fit, takes_missing
 from tfbig.errors import InvalidData, InvalidModel, InvalidOption
 from tfbig.models.sequences import check_tokens
 from tfbig.training.objectives import fit_targets, infer_task
@@ -148,7 +148,8 @@ def validation(data: Any, model: Any, task: str | None) -> Any:
         raise InvalidData(
             f"validation_data must be (x, y), (x, y, sample_weight) or a stream; got {type(data).__name__}."
         )
-    x, y = check_pair(data[0], data[1], "validation x", "validation y")
+    names = "validation x", "validation y"
+    x, y = check_pair(data[0], data[1], *names, missing=takes_missing(model))
     fits_input(model, x)
     if task is not None:
         infer_task(model, y)  # raises where y is of another shape than the model's outputs

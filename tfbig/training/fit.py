@@ -7,7 +7,7 @@ from typing import Any
 
 from tfbig.backend import keras
 from tfbig.backend.seeds import reseed, seeded
-from tfbig.data.checking import check_pair, is_stream, row_count
+from tfbig.data.checking import check_filled, check_pair, is_stream, row_count, takes_missing
 from tfbig.options import checked, positive_int
 from tfbig.training import checks
 from tfbig.training.building import build_model, is_builder, make_weights
@@ -131,7 +131,7 @@ def fit(
         checks.nothing_beside_a_stream(y, sample_weight)
         check_stream(x, epochs)
     else:
-        x, y = check_pair(x, y)
+        x, y = check_pair(x, y, missing=is_builder(model) or takes_missing(model))
         sample_weight = checks.sample_weight(sample_weight, row_count(x))
     with seeded(seed), told_of_lost_workers(chosen):
         twin, batch, inputs = None, None, x
@@ -151,6 +151,7 @@ def fit(
             compile_for_stream(model, optimizer, loss, metrics)
             check_targets(model, batch)
         else:
+            check_filled(model, x)
             checks.fits_input(model, x)
             task = compile_for_arrays(model, y, optimizer, loss, metrics)
             y = y if task is None else fit_targets(task, model, y)
