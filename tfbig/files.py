@@ -32,6 +32,16 @@ def check_output(path: str | os.PathLike[str], *, suffix: str, overwrite: bool) 
         raise OutputNotWritable(f"The output path must be a file; {str(target)!r} is a folder.")
     if os.path.exists(target) and not overwrite:
         raise OutputExists(f"{str(target)!r} exists already. Pass overwrite=True to replace it.")
+    make_room(target)
+    return target
+
+
+def make_room(target: Path) -> None:
+    """Makes the folder that is to hold `target`, and checks that `target` can be written there.
+
+    Raises:
+        OutputNotWritable: It cannot.
+    """
     folder = target.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +53,6 @@ def check_output(path: str | os.PathLike[str], *, suffix: str, overwrite: bool) 
             f"Nothing can be written in {str(folder)!r} ({error.strerror or error}). "
             "Choose another folder or change its permissions."
         ) from error
-    return target
 
 
 @contextlib.contextmanager
@@ -69,3 +78,12 @@ def written_whole(target: Path) -> Iterator[Path]:
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

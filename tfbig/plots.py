@@ -4,10 +4,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_BLUE, _ORANGE, _GREY = "#2563a8", "#d97706", "#8a8f98"
+BLUE, ORANGE, GREY = "#2563a8", "#d97706", "#8a8f98"
 
 
-def _figure(width: float = 6.4, height: float = 4.0, columns: int = 1) -> tuple[Any, Any]:
+def new_figure(width: float = 6.4, height: float = 4.0, columns: int = 1) -> tuple[Any, Any]:
+    """Returns a figure of that size in inches, and its axes: one, or an array of so many in a row."""
     # Figure rather than pyplot: no window, no backend chosen for the user, nothing to close.
     from matplotlib.figure import Figure
 
@@ -33,12 +34,12 @@ def learning_curves(history: Mapping[str, Sequence[float]]) -> Any:
     """
     metrics = [name for name in history if not name.startswith("val_") and name != "loss"]
     names = [name for name in ("loss", *metrics[:1]) if name in history]
-    figure, _ = _figure(4.6 * len(names), 3.6, columns=len(names))
+    figure, _ = new_figure(4.6 * len(names), 3.6, columns=len(names))
     for ax, name in zip(figure.axes, names, strict=True):
         epochs = range(1, len(history[name]) + 1)
-        ax.plot(epochs, history[name], color=_BLUE, label="training")
+        ax.plot(epochs, history[name], color=BLUE, label="training")
         if f"val_{name}" in history:
-            ax.plot(epochs, history[f"val_{name}"], color=_ORANGE, label="validation")
+            ax.plot(epochs, history[f"val_{name}"], color=ORANGE, label="validation")
         ax.set(xlabel="epoch", ylabel=name)
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(alpha=0.25)
@@ -63,7 +64,7 @@ def confusion_matrix(targets: Any, predicted: Any, classes: Sequence[str] = ()) 
     names = list(classes) if len(classes) >= count else [str(i) for i in range(count)]
     matrix = confusion_matrix(targets, predicted, labels=list(range(len(names))))
     side = 2.6 + 0.42 * len(names)
-    figure, ax = _figure(side + 0.8, side)
+    figure, ax = new_figure(side + 0.8, side)
     # Drawn here: scikit-learn's display would load pyplot.
     ax.imshow(matrix, cmap="Blues")
     for row, column in np.ndindex(*matrix.shape):
@@ -84,14 +85,14 @@ def predicted_against_true(targets: Any, predicted: Any) -> Any:
         targets: True values, shape (rows, outputs).
         predicted: Predicted values, shape (rows, outputs).
     """
-    figure, (left, right) = _figure(9.2, 3.8, columns=2)
+    figure, (left, right) = new_figure(9.2, 3.8, columns=2)
     targets, predicted = targets.ravel(), predicted.ravel()
     low, high = min(targets.min(), predicted.min()), max(targets.max(), predicted.max())
-    left.plot([low, high], [low, high], color=_GREY, linewidth=1)
-    left.scatter(targets, predicted, s=14, color=_BLUE, alpha=0.7, linewidths=0)
+    left.plot([low, high], [low, high], color=GREY, linewidth=1)
+    left.scatter(targets, predicted, s=14, color=BLUE, alpha=0.7, linewidths=0)
     left.set(xlabel="true", ylabel="predicted")
-    right.hist(predicted - targets, bins="auto", color=_BLUE, alpha=0.85)
-    right.axvline(0, color=_GREY, linewidth=1)
+    right.hist(predicted - targets, bins="auto", color=BLUE, alpha=0.85)
+    right.axvline(0, color=GREY, linewidth=1)
     right.set(xlabel="residual (predicted - true)", ylabel="rows")
     return figure
 
@@ -100,12 +101,12 @@ def folds(metric: str, values: Sequence[float]) -> Any:
     """Draws one metric for each fold, with the mean and one standard deviation either side."""
     import numpy as np
 
-    figure, ax = _figure(5.6, 3.4)
+    figure, ax = new_figure(5.6, 3.4)
     numbers = range(1, len(values) + 1)
     mean, std = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    ax.axhspan(mean - std, mean + std, color=_BLUE, alpha=0.12, linewidth=0)
-    ax.axhline(mean, color=_BLUE, linewidth=1.2, label=f"mean {mean:.4f} ± {std:.4f}")
-    ax.scatter(numbers, values, color=_BLUE, zorder=3)
+    ax.axhspan(mean - std, mean + std, color=BLUE, alpha=0.12, linewidth=0)
+    ax.axhline(mean, color=BLUE, linewidth=1.2, label=f"mean {mean:.4f} ± {std:.4f}")
+    ax.scatter(numbers, values, color=BLUE, zorder=3)
     ax.set(xlabel="fold", ylabel=metric, xticks=list(numbers))
     ax.legend(frameon=False)
     return figure
@@ -118,9 +119,9 @@ def size_against_score(points: Sequence[tuple[str, int, float]], metric: str) ->
         points: (name, bytes, score) of each file.
         metric: What the score is.
     """
-    figure, ax = _figure(6.4, 3.8)
+    figure, ax = new_figure(6.4, 3.8)
     for name, size, value in points:
-        ax.scatter(size / 1000, value, s=60, color=_BLUE, zorder=3)
+        ax.scatter(size / 1000, value, s=60, color=BLUE, zorder=3)
         ax.annotate(name, (size / 1000, value), textcoords="offset points", xytext=(8, 6))
     ax.set(xlabel="gzipped file size (kB)", ylabel=metric)
     ax.margins(y=0.3)
@@ -138,7 +139,7 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
     """
     lines = [list(titles), *map(list, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(titles))]
-    figure, ax = _figure(0.5 + 0.085 * sum(width + 3 for width in widths), 0.4 + 0.27 * len(lines))
+    figure, ax = new_figure(0.5 + 0.085 * sum(width + 3 for width in widths), 0.4 + 0.27 * len(lines))
     ax.axis("off")
     drawn = ax.table(
         cellText=lines,
@@ -150,7 +151,7 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
     drawn.auto_set_font_size(False)
     drawn.set_fontsize(9)
     for (row, column), cell in drawn.get_celld().items():
-        cell.set_edgecolor(_GREY)
+        cell.set_edgecolor(GREY)
         cell.set_linewidth(0.5)
         cell.get_text().set_fontweight("bold" if row == 0 else "normal")
         if column == 0:

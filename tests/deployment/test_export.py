@@ -325,6 +325,8 @@ def test_zeros_are_left_out_where_that_is_smaller(tmp_path):
 def test_strict_refuses_what_is_left_in_float(digits, digits_model, tmp_path):
     options = {"quantize": "int8", "calibration": digits.x_train, "strict": True}
     assert tfbig.export(digits_model, tmp_path / "whole.tflite", **options).report.float_ops == ()
+    both = tfbig.export(digits_model, tmp_path / "both.tflite", **{**options, "quantize": [None, "int8"]})
+    assert both[None].report.float_ops  # strict is about the integer file
     data = tfbig.load_dataset("wine")
     model = tfbig.models.mlp((13,), 3, normalizer=tfbig.normalizer(data.x))
     with pytest.raises(ExportFailed, match="left are MUL, SUB"):

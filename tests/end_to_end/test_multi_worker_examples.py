@@ -88,7 +88,10 @@ def test_the_tfjob_is_what_the_operator_reads():
 
 
 def test_the_ray_script_compiles(tmp_path):
-    py_compile.compile(str(FOLDER / "ray_train.py"), cfile=str(tmp_path / "out.pyc"), doraise=True)
+    compiled = tmp_path / "out.pyc"
+    assert py_compile.compile(str(FOLDER / "ray_train.py"), cfile=str(compiled), doraise=True) == str(
+        compiled
+    )
 
 
 def read_yaml(text):

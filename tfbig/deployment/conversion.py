@@ -7,6 +7,7 @@ from typing import Any
 
 from tfbig.deployment.contents import read_contents
 from tfbig.deployment.metadata import with_metadata
+from tfbig.deployment.modes import is_integer
 
 # Of LiteRT's LSTM: which input is its cell state, and the scale by which 16 bits reach from -1 to 1.
 _CELL_STATE, _SMALLEST_CELL_SCALE = 19, 2.0**-15
@@ -58,7 +59,7 @@ def _converted(job: dict[str, Any], prepare: Callable[[Any], None] | None = None
     if job["mode"] == "int16x8":
         widened = kinds.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
         converter.target_spec.supported_ops = [widened, kinds.TFLITE_BUILTINS]
-    if job["mode"] in ("int8", "int16x8"):
+    if is_integer(job["mode"]):
         if job["calibration"] is not None:
             converter.representative_dataset = _calibration(job)
         if not front:

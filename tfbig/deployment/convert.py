@@ -7,14 +7,13 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, Any
 
+from tfbig.deployment.children import cause_of_death, last_words, module_command, tensorflow_environment
 from tfbig.deployment.converter_process import IDLE_SECONDS
 from tfbig.errors import ConversionCrashed, ConversionTimedOut, ExportFailed
 
@@ -56,21 +55,12 @@ class _ConverterProcess:
         self._last_used = time.monotonic()
         self.healthy = True
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
-        package_root = str(Path(__file__).parents[2])
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")])),
-            "CUDA_VISIBLE_DEVICES": "-1",  # It would take the caller's GPU memory for nothing.
-            "TF_CPP_MIN_LOG_LEVEL": "1",
-        }
-        environment.pop("TF_USE_LEGACY_KERAS", None)
         self._child = subprocess.Popen(
-            # -P: the current folder must not shadow modules the child imports.
-            [sys.executable, "-P", "-m", "tfbig.deployment.converter_process"],
+            module_command("tfbig.deployment.converter_process"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=environment,
+            env=tensorflow_environment(TF_CPP_MIN_LOG_LEVEL="1"),
             text=True,
         )
         self._replies: queue.Queue[str] = queue.Queue()
@@ -124,16 +114,13 @@ class _ConverterProcess:
 
     def _words_since(self, start: int) -> str:
         self._log.seek(start)
-        lines = self._log.read().decode(errors="replace").strip().splitlines()
-        return "\n".join(lines[-_LAST_WORDS:]) or "(none)"
+        return last_words(self._log.read().decode(errors="replace"), _LAST_WORDS)
 
     def _cause_of_death(self) -> str:
         code = self._child.wait()
         if code == -signal.SIGKILL:
             return "signal SIGKILL, as the system sends when memory runs out"
-        with contextlib.suppress(ValueError):
-            return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        return f"exit status {code}"
+        return cause_of_death(code)
 
 
 _idle: list[_ConverterProcess] = []

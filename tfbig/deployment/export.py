@@ -135,9 +135,7 @@ def export(
         else:
             # float32 first: the others are timed beside its file.
             ordered = sorted(plans, key=lambda plan: plan.mode is not None)
-            made = [
-                room.make(plan, room.file(plan.mode), strict=strict, tolerance=tolerance) for plan in ordered
-            ]
+            made = [room.make(plan, strict=strict, tolerance=tolerance) for plan in ordered]
             reports = {report.quantize: report for report in made}
         for mode, report in reports.items():
             _judge(report, verify)
@@ -218,9 +216,7 @@ def _smallest(
     reports, trials = [], []
     for plan in plans:
         try:
-            report = room.make(
-                plan, room.file(plan.mode), strict=strict and MODES[plan.mode].integer, tolerance=tolerance
-            )
+            report = room.make(plan, strict=strict, tolerance=tolerance)
         except ExportFailed as error:
             trials.append(Trial(plan.mode, None, None, str(error).splitlines()[0]))
             continue

@@ -1,14 +1,11 @@
 """Runs `legacy_process` on a file: its crash, its hang and its traces are not the caller's."""
 
-import contextlib
 import json
-import os
-import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from tfbig.deployment.children import cause_of_death, last_words, module_command, tensorflow_environment
 from tfbig.errors import UnreadableFile
 
 _LAST_WORDS = 10
@@ -29,25 +26,14 @@ def read_apart(job: dict[str, Any], folder: Path, timeout: float) -> dict[str, A
         UnreadableFile: The file was refused, crashed its reader, or took longer than `timeout`.
     """
     (folder / "job.json").write_text(json.dumps({**job, "folder": str(folder)}))
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(
-            filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")])
-        ),
-        "CUDA_VISIBLE_DEVICES": "-1",  # It would take the caller's GPU memory for nothing.
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-        "KERAS_BACKEND": "tensorflow",
-    }
-    environment.pop("TF_USE_LEGACY_KERAS", None)
     log = folder / "log.txt"
     with log.open("wb") as words:
         child = subprocess.Popen(
-            # -P: the current folder must not shadow modules the child imports.
-            [sys.executable, "-P", "-m", "tfbig.deployment.legacy_process", str(folder)],
+            [*module_command("tfbig.deployment.legacy_process"), str(folder)],
             stdin=subprocess.PIPE,  # closes when the caller dies, which ends the child
             stdout=words,
             stderr=words,
-            env=environment,
+            env=tensorflow_environment(TF_CPP_MIN_LOG_LEVEL="2", KERAS_BACKEND="tensorflow"),
         )
         try:
             child.wait(timeout)
@@ -63,18 +49,12 @@ def read_apart(job: dict[str, Any], folder: Path, timeout: float) -> dict[str, A
             child.stdin.close()
     answer_file = folder / "answer.json"
     if child.returncode != 0 or not answer_file.exists():
-        lines = log.read_text(errors="replace").strip().splitlines()[-_LAST_WORDS:]
         raise UnreadableFile(
-            f"{job['source']!r} crashed the process that read it ({_cause(child.returncode)}): it is damaged, or "
-            f"made to do so. The last words:\n{chr(10).join(lines) or '(none)'}"
+            f"{job['source']!r} crashed the process that read it ({cause_of_death(child.returncode)}): it is "
+            "damaged, or made to do so. The last words:\n"
+            f"{last_words(log.read_text(errors='replace'), _LAST_WORDS)}"
         )
     answer: dict[str, Any] = json.loads(answer_file.read_text())
     if not answer["ok"]:
         raise UnreadableFile(answer["error"])
     return answer
-
-
-def _cause(code: int) -> str:
-    with contextlib.suppress(ValueError):
-        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-    return f"exit status {code}"

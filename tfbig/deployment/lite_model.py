@@ -14,6 +14,7 @@ from tfbig.data.checking import rows_fit
 from tfbig.deployment.contents import read_contents
 from tfbig.deployment.edges import to_file, to_float
 from tfbig.deployment.metadata import read_labels
+from tfbig.deployment.modes import is_integer
 from tfbig.deployment.reports import ExportReport, Latency
 from tfbig.deployment.runner import Runner
 from tfbig.deployment.trial import check_runs
@@ -243,7 +244,7 @@ def _calibrated_ranges(
     report: ExportReport | None, inputs: Mapping[str, Any]
 ) -> dict[str, tuple[float, ...]] | None:
     """The range of each input that an integer file was calibrated with; None where there is none to keep to."""
-    if report is None or report.quantize not in ("int8", "int16x8") or report.proof.inputs != "calibration":
+    if report is None or not is_integer(report.quantize) or report.proof.inputs != "calibration":
         return None
     if report.ranges is None or set(report.ranges) != set(inputs):
         return None

@@ -61,6 +61,11 @@ def asked_modes(quantize: object) -> tuple[str | None, ...]:
     return listed
 
 
+def is_integer(mode: str | None) -> bool:
+    """Returns whether files of the mode compute in integers; not so of a mode that is unknown."""
+    return mode in MODES and MODES[mode].integer
+
+
 def label(mode: str | None) -> str:
     """Returns the mode's name in words and file names; the one of `None` is "float32"."""
     return mode or "float32"

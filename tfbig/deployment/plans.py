@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tfbig.backend import keras
-from tfbig.deployment.modes import MODES, label
+from tfbig.deployment.modes import MODES, is_integer, label
 from tfbig.deployment.trained_ranges import TrainedRanges, trained_ranges
 from tfbig.errors import InvalidData, InvalidOption, unknown_choice
 
@@ -36,6 +36,11 @@ class Plan:
     calibrated: bool
     compact: bool
     sparse: bool
+
+    @property
+    def trained(self) -> bool:
+        """Whether the model holds the ranges of its activations, from `quantize_aware`."""
+        return is_integer(self.mode) and not self.calibrated
 
 
 def make_plans(

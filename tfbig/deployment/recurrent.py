@@ -8,6 +8,7 @@ from typing import Any
 
 from tfbig.backend import keras, tf
 from tfbig.backend.internals import every_layer
+from tfbig.deployment.modes import is_integer
 from tfbig.errors import InvalidModel
 
 # What becomes of a layer: one operator for all steps; a WHILE with the step in a graph of its own; or its steps
@@ -18,7 +19,7 @@ _NEARLY_ONE = 1 - 2**-24
 
 
 @contextlib.contextmanager
-def lowered(model: Any, quantize: str | None, *, in_float: bool = False) -> Iterator[dict[str, str]]:
+def lowered(model: Any, quantize: str | None, *, fuse: bool = True) -> Iterator[dict[str, str]]:
     """Lets the model's recurrent layers be traced, in the block, in a form that suits the mode.
 
     An LSTM becomes one UNIDIRECTIONAL_SEQUENCE_LSTM, which the converter puts in the place of a function that says
@@ -30,8 +31,7 @@ def lowered(model: Any, quantize: str | None, *, in_float: bool = False) -> Iter
     Args:
         model: A built Keras model. It is left as found.
         quantize: The mode.
-        in_float: Whether recurrent layers stay in float whatever the mode, as in a model from `quantize_aware`:
-            they keep the loop, since the converter refuses the one operator in between trained ranges.
+        fuse: Whether an LSTM may become one operator; in between trained ranges the converter refuses it.
 
     Yields:
         Name of each recurrent layer to the form it took, filled in while the model is traced.
@@ -51,8 +51,7 @@ def lowered(model: Any, quantize: str | None, *, in_float: bool = False) -> Iter
     apart = quantize == "int8" and _joins(model)
     with contextlib.ExitStack() as stack:
         for layer in layers:
-            call = _in_float(layer, forms) if in_float else _call(layer, quantize, apart, forms)
-            stack.enter_context(_called(layer, call))
+            stack.enter_context(_called(layer, _call(layer, quantize, fuse, apart, forms)))
         for layer in every_layer(model):
             if isinstance(layer, keras.layers.Bidirectional):
                 stack.enter_context(_called(layer, _both_ways(layer)))
@@ -78,19 +77,21 @@ def _joins(model: Any) -> bool:
     return any(isinstance(layer, kinds) for layer in every_layer(model))
 
 
-def _call(layer: Any, quantize: str | None, apart: bool, forms: dict[str, str]) -> Callable[..., Any]:
+def _call(
+    layer: Any, quantize: str | None, fuse: bool, apart: bool, forms: dict[str, str]
+) -> Callable[..., Any]:
     """What stands in for the layer's own `call` while it is traced."""
     original, path = layer.call, getattr(layer, "path", layer.name)
 
     @functools.wraps(original)
     def call(sequences: Any, initial_state: Any = None, mask: Any = None, **options: Any) -> Any:
-        if _fusable(layer) and initial_state is None and quantize != "int16x8":
+        if fuse and _fusable(layer) and initial_state is None and quantize != "int16x8":
             forms[path] = FUSED
             outputs = _fused(layer, sequences, mask)
             # Concatenating or gathering gives its inputs its own scale. An LSTM's output feeds back into it at the
             # scale of its state: given another, it computes something else. A product takes a scale of its own.
             return outputs * _NEARLY_ONE if apart else outputs
-        if layer.unroll or quantize in ("int8", "int16x8"):
+        if layer.unroll or is_integer(quantize):
             if sequences.shape[1] is None:
                 raise InvalidModel(
                     f"The layer {layer.name!r} must be written out step by step for quantize={quantize!r}, and its "
@@ -101,17 +102,6 @@ def _call(layer: Any, quantize: str | None, apart: bool, forms: dict[str, str]) 
             forms[path] = LOOP
         with _unrolled(layer, forms[path] == UNROLLED):
             return original(sequences, initial_state=initial_state, mask=mask, **options)
-
-    return call
-
-
-def _in_float(layer: Any, forms: dict[str, str]) -> Callable[..., Any]:
-    original = layer.call
-
-    @functools.wraps(original)
-    def call(*arguments: Any, **options: Any) -> Any:
-        forms[getattr(layer, "path", layer.name)] = UNROLLED if layer.unroll else LOOP
-        return original(*arguments, **options)
 
     return call
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tfbig.deployment.modes import is_integer
 from tfbig.records import Record
 
 
@@ -154,7 +155,7 @@ class ExportReport(Record):
             f"{proof.inputs} rows{agreement}{cosine}",
             f"ops       {', '.join(f'{count} {name}' for name, count in self.ops.items())}",
         ]
-        if self.quantize in ("int8", "int16x8") and self.float_ops:
+        if is_integer(self.quantize) and self.float_ops:
             lines.append(f"in float  {', '.join(self.float_ops)}")
         if self.recurrent:
             lines.append(f"recurrent {', '.join(f'{name} {form}' for name, form in self.recurrent.items())}")

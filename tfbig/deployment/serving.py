@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tfbig.backend import keras, tf
-from tfbig.deployment.signature import input_shapes
 from tfbig.errors import OutputExists, OutputNotWritable
+from tfbig.files import make_room, sync_folder
 
 # A SavedModel's place for what TensorFlow does not read.
 KERAS_FILE = Path("assets.extra") / "model.keras"
@@ -53,14 +53,7 @@ def check_folder(target: Path, overwrite: bool) -> None:
             raise OutputExists(
                 f"{str(target)!r} exists already. Pass overwrite=True to replace it, or write a new version."
             )
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.rmdir(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise OutputNotWritable(
-            f"Nothing can be written in {str(target.parent)!r} ({error.strerror or error}). "
-            "Choose another folder or change its permissions."
-        ) from error
+    make_room(target)
 
 
 def write_folder(model: Any, target: Path) -> None:
@@ -85,7 +78,7 @@ def write_folder(model: Any, target: Path) -> None:
             if before.exists():
                 os.rename(before, target)
             raise
-        _flush_entries(target.parent)
+        sync_folder(target.parent)
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OutputNotWritable(
@@ -98,7 +91,6 @@ def write_folder(model: Any, target: Path) -> None:
 
 def _write_signature(model: Any, folder: Path) -> None:
     """Writes the model's inference under the name that TensorFlow Serving asks for, inputs and outputs by name."""
-    input_shapes(model)  # refuses a model that does not know its inputs
     specs = [
         keras.InputSpec(shape=tensor.shape, dtype=tensor.dtype, name=tensor.name) for tensor in model.inputs
     ]
@@ -138,12 +130,4 @@ def _flush(folder: Path) -> None:
         for name in files:
             with open(os.path.join(place, name), "rb") as file:
                 os.fsync(file.fileno())
-        _flush_entries(Path(place))
-
-
-def _flush_entries(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_folder(Path(place))

@@ -9,6 +9,7 @@ from tfbig.backend import keras
 from tfbig.backend.graph import graph_of, nodes
 from tfbig.backend.hidden_scores import bounded_hidden_scores
 from tfbig.backend.internals import every_layer
+from tfbig.deployment.modes import is_integer
 from tfbig.deployment.recurrent import has_own_form, lowered
 from tfbig.errors import InvalidModel
 
@@ -50,8 +51,7 @@ def has_own_trace(model: Any, quantize: str | None, float_forms: Mapping[str, st
         float_forms: The forms of recurrent layers in the one for float32.
     """
     attends = any(isinstance(layer, _ATTENTION) for layer in every_layer(model))
-    in_integers = quantize in ("int8", "int16x8")
-    return (in_integers and attends) or has_own_form(model, quantize, float_forms)
+    return (is_integer(quantize) and attends) or has_own_form(model, quantize, float_forms)
 
 
 def write_saved_model(
@@ -60,7 +60,7 @@ def write_saved_model(
     batch_size: int | None,
     quantize: str | None = None,
     *,
-    recurrent_in_float: bool = False,
+    fuse: bool = True,
 ) -> dict[str, str]:
     """Writes the model's inference as a SavedModel, whose outputs are named by their places.
 
@@ -71,7 +71,7 @@ def write_saved_model(
         folder: Where to write.
         batch_size: Rows per prediction; None leaves it open.
         quantize: The mode it is for, by which the form of recurrent layers is chosen.
-        recurrent_in_float: Whether they stay in float in any mode.
+        fuse: Whether an LSTM may become one operator.
 
     Returns:
         Name of each recurrent layer to the form it took; see `recurrent.lowered`.
@@ -89,8 +89,8 @@ def write_saved_model(
 
     archive = keras.export.ExportArchive()
     archive.track(model)
-    hidden = bounded_hidden_scores() if quantize in ("int8", "int16x8") else contextlib.nullcontext()
-    with lowered(model, quantize, in_float=recurrent_in_float) as forms, hidden:
+    hidden = bounded_hidden_scores() if is_integer(quantize) else contextlib.nullcontext()
+    with lowered(model, quantize, fuse=fuse) as forms, hidden:
         archive.add_endpoint("serve", serve, input_signature=[nested])
         archive.write_out(str(folder), verbose=False)
     return forms

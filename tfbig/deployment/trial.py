@@ -5,13 +5,12 @@ LiteRT checks a file's outline, not every number in it, so one flipped bit can b
 
 import contextlib
 import hashlib
-import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
+from tfbig.deployment.children import child_environment, module_command
 from tfbig.errors import UnreadableFile
 
 _SECONDS = 60
@@ -33,15 +32,12 @@ def check_runs(content: bytes, name: str) -> None:
     digest = hashlib.sha256(content).hexdigest()
     if digest in _sound:
         return
-    package_root = str(Path(__file__).parents[2])
-    path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
     try:
         result = subprocess.run(
-            # -P: the current folder must not shadow modules the child imports.
-            [sys.executable, "-P", "-m", "tfbig.deployment.trial"],
+            module_command("tfbig.deployment.trial"),
             input=content,
             capture_output=True,
-            env={**os.environ, "PYTHONPATH": path},
+            env=child_environment(),
             timeout=_SECONDS,
         )
     except subprocess.TimeoutExpired:

@@ -14,7 +14,8 @@ from tfbig.backend import keras
 from tfbig.deployment.arena import arena_bytes
 from tfbig.deployment.contents import read_contents
 from tfbig.deployment.convert import run_job
-from tfbig.deployment.modes import MODES, label
+from tfbig.deployment.metadata import LABELS
+from tfbig.deployment.modes import MODES, is_integer, label
 from tfbig.deployment.plans import Plan
 from tfbig.deployment.proof import compare
 from tfbig.deployment.reports import ExportReport, FloatFile, Latency
@@ -56,22 +57,22 @@ class Workroom:
         """Returns where the file of a mode is made."""
         return self.folder / f"{label(mode)}.tflite"
 
-    def make(self, plan: Plan, output: Path, *, strict: bool, tolerance: float | None) -> ExportReport:
-        """Converts the model to a file, runs it on the rows, and returns what it is.
+    def make(self, plan: Plan, *, strict: bool, tolerance: float | None) -> ExportReport:
+        """Converts the model to the mode's file, runs it on the rows, and returns what it is.
 
         Raises:
-            ExportFailed: The converter refused; or, with `strict`, operators are left in float.
+            ExportFailed: The converter refused; or, with `strict`, operators of an integer file are in float.
         """
+        output = self.file(plan.mode)
         answer = self._convert(plan, output)
         content = output.read_bytes()
         contents = read_contents(content)
-        if strict and contents.float_ops():
+        if strict and is_integer(plan.mode) and contents.float_ops():
             raise ExportFailed(
                 f"strict=True allows no operator in float; left are {', '.join(contents.float_ops())}. Change the "
                 "layers that they come from, or export without strict."
             )
-        got, latency = self._run(output)
-        one_thread, all_threads = latency
+        got, (one_thread, all_threads) = self._run(output)
         if plan.mode is None and not answer["sparse"]:
             self._float = FloatFile(len(content), one_thread, all_threads)
         return ExportReport(
@@ -129,28 +130,23 @@ class Workroom:
 
         Modes share one, unless recurrent layers take another form in it.
         """
-        trained = MODES[plan.mode].integer and not plan.calibrated
-        if trained:
-            return self._written("trained", None, recurrent_in_float=True)
+        if plan.trained:
+            return self._written("trained", None, fuse=False)
         path, forms = self._written("float", None)
         if has_own_trace(self.model, plan.mode, forms):
             return self._written(str(plan.mode), plan.mode)
         return path, forms
 
-    def _written(
-        self, name: str, mode: str | None, *, recurrent_in_float: bool = False
-    ) -> tuple[Path, dict[str, str]]:
+    def _written(self, name: str, mode: str | None, *, fuse: bool = True) -> tuple[Path, dict[str, str]]:
         if name not in self._saved:
             path = self.folder / f"saved_model_{name}"
-            forms = write_saved_model(
-                self.model, path, self.batch_size, mode, recurrent_in_float=recurrent_in_float
-            )
+            forms = write_saved_model(self.model, path, self.batch_size, mode, fuse=fuse)
             self._saved[name] = path, forms
         return self._saved[name]
 
     def _float_file(self, plan: Plan) -> FloatFile | None:
         """The same model's float32 file, timed once; a model that holds its ranges has none."""
-        if MODES[plan.mode].integer and not plan.calibrated:
+        if plan.trained:
             return None
         if self._float is None:
             path = self.folder / "beside.tflite"
@@ -181,7 +177,7 @@ def file_metadata(model: Any, labels: Any) -> dict[str, str]:
     """
     entries = {}
     if labels is not None:
-        entries["tfbig.labels"] = json.dumps([str(name) for name in labels])
+        entries[LABELS] = json.dumps([str(name) for name in labels])
     for layer in getattr(model, "layers", []):
         if isinstance(layer, keras.layers.Normalization) and not layer.invert:
             constants = {"mean": layer.mean, "variance": layer.variance}

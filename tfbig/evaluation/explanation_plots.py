@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tfbig.plots import _BLUE, _GREY, _figure
+from tfbig.plots import BLUE, GREY, new_figure
 
 
 def bars(values: Mapping[str, float], label: str, spread: Sequence[float] = ()) -> Any:
@@ -16,12 +16,12 @@ def bars(values: Mapping[str, float], label: str, spread: Sequence[float] = ()) 
         label: What the lengths are.
         spread: Reach of the line at each bar's end; () for none.
     """
-    figure, ax = _figure(6.4, 1.2 + 0.28 * len(values))
+    figure, ax = new_figure(6.4, 1.2 + 0.28 * len(values))
     places = range(len(values))
-    ax.barh(places, list(values.values()), xerr=list(spread) or None, color=_BLUE, ecolor=_GREY)
+    ax.barh(places, list(values.values()), xerr=list(spread) or None, color=BLUE, ecolor=GREY)
     ax.set_yticks(places, list(values))
     ax.invert_yaxis()
-    ax.axvline(0, color=_GREY, linewidth=1)
+    ax.axvline(0, color=GREY, linewidth=1)
     ax.set(xlabel=label)
     return figure
 
@@ -62,7 +62,7 @@ def sequence(values: np.ndarray, across: str, down: str, names: Sequence[str] = 
         names: Of the rows of the table; () for numbers.
     """
     height, width = values.shape
-    figure, ax = _figure(min(12, 2.5 + 0.25 * width), min(9, 1.6 + 0.25 * height))
+    figure, ax = new_figure(min(12, 2.5 + 0.25 * width), min(9, 1.6 + 0.25 * height))
     drawn = ax.imshow(values, aspect="auto", **_colours(values))
     ax.set(xlabel=across, ylabel=down)
     for axis in (ax.xaxis, ax.yaxis):
@@ -79,7 +79,7 @@ def matrices(maps: Mapping[str, np.ndarray]) -> Any:
     Args:
         maps: Layer name to weights of shape (queries, keys).
     """
-    figure, _ = _figure(3.4 * len(maps), 3.4, columns=len(maps))
+    figure, _ = new_figure(3.4 * len(maps), 3.4, columns=len(maps))
     for ax, (name, weights) in zip(list(figure.axes), maps.items(), strict=True):
         drawn = ax.imshow(weights, cmap="Blues", vmin=0)
         ax.set_title(name, fontsize=9)

@@ -17,6 +17,7 @@ import numpy as np
 from tfbig.data.mapped import from_file
 from tfbig.data.row_reading import read_rows
 from tfbig.errors import InvalidOption, OutputNotWritable
+from tfbig.files import sync_folder
 
 # The newest, and the one before it, should the newest turn out to be torn.
 _KEPT = 2
@@ -81,7 +82,7 @@ class CheckpointFolder:
             if target.is_dir():  # in the way, and not ours to remove
                 target.rename(target.with_name(f"aside-{target.name}"))
             os.replace(staged, target)
-            _sync_folder(self.path)
+            sync_folder(self.path)
         except OSError as error:
             staged.unlink(missing_ok=True)
             raise OutputNotWritable(
@@ -195,11 +196,3 @@ def _unpacked(content: bytes) -> Checkpoint:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
