@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tfbig.data.calibration import check_calibration, check_ranges, stratified_sample, synthetic_rows
+from tfbig.data.calibration import check_calibration, check_ranges, stratified_sample
 from tfbig.errors import InvalidData
 
 ONE = {"x": ((2,), "float32")}
@@ -92,44 +92,6 @@ def test_an_axis_that_the_model_leaves_open_takes_any_length():
 def test_rows_that_do_not_fit_the_model_are_refused(data, inputs, message):
     with pytest.raises(InvalidData, match=message):
         check_calibration(data, inputs, 5)
-
-
-@pytest.mark.parametrize(
-    ("shape", "dtype", "expected"),
-    [
-        ((2,), "float32", (4, 2)),
-        ((None, 3), "float16", (4, 1, 3)),
-        ((), "int32", (4,)),
-        ((2,), "bool", (4, 2)),
-    ],
-)
-def test_synthetic_rows_have_the_models_shape_and_dtype(shape, dtype, expected):
-    column = synthetic_rows({"x": (shape, dtype)}, 4)["x"]
-    assert (column.shape, column.dtype) == (expected, dtype)
-
-
-def test_synthetic_floats_are_standard_normal():
-    column = synthetic_rows({"x": ((100,), "float32")}, 100)["x"]
-    # Of 10,000 draws, the mean has a standard error of 0.01 and the deviation one of 0.007.
-    assert abs(column.mean()) < 0.04
-    assert abs(column.std() - 1) < 0.03
-
-
-def test_synthetic_whole_numbers_are_0_which_every_embedding_takes():
-    assert not synthetic_rows({"x": ((5,), "int32")}, 3)["x"].any()
-
-
-def test_synthetic_rows_are_the_same_each_time():
-    assert synthetic_rows(ONE, 3)["x"].tolist() == synthetic_rows(ONE, 3)["x"].tolist()
-
-
-def test_synthetic_rows_fill_the_ranges_that_are_known():
-    shapes = {"a": ((3,), "float32"), "b": ((2,), "int32"), "c": ((2,), "int32")}
-    rows = synthetic_rows(shapes, 500, ranges={"a": (-2.0, 6.0), "b": (0, 4), "c": None})
-    assert rows["a"].min() == pytest.approx(-2, abs=0.1)
-    assert rows["a"].max() == pytest.approx(6, abs=0.1)
-    assert np.unique(rows["b"]).tolist() == [0, 1, 2, 3]
-    assert not rows["c"].any()
 
 
 STREAM = np.arange(60, dtype="float32").reshape(20, 3)

@@ -83,3 +83,11 @@ def test_ragged_labels_are_refused():
     for model in (LogisticRegression().fit(X, BITS), tfbig.models.mlp((4,), 3, hidden=(4,))):
         with pytest.raises(InvalidData, match="y must be a rectangular array"):
             answers_of(model, X, [[0], [0, 1]] * 60, None)
+
+
+def test_a_token_that_the_model_does_not_know_is_named():
+    model = tfbig.models.rnn((3,), 2, vocabulary=5, embedding=2, units=(2,))
+    x, y = np.array([[0, 1, 4], [2, 5, 0]]), [0, 1]
+    for call in (tfbig.evaluate, lambda *rows: tfbig.compare(rows[0], *rows), tfbig.explain):
+        with pytest.raises(InvalidData, match="knows the tokens 0 to 4; row 1 holds 5"):
+            call(model, x, y)

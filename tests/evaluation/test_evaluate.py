@@ -263,6 +263,33 @@ def test_sequences_are_scored_by_their_steps_and_drawn_whole():
     assert drawn == {1, 4}  # steps drawn for themselves would stay closer to 3
 
 
+def test_steps_labelled_minus_1_do_not_count():
+    generator = np.random.default_rng(0)
+    y, logits = generator.integers(0, 3, (6, 5)), generator.normal(size=(6, 5, 3))
+    padded = np.where(np.arange(5) >= 3, -1, y)
+    scores = tfbig.evaluate(Given(logits), X, padded, bootstrap=50)
+    cut = tfbig.evaluate(Given(logits[:, :3]), X, y[:, :3], bootstrap=50)
+    assert dict(scores) == dict(cut)
+    assert (scores.per_class, scores.intervals) == (cut.per_class, cut.intervals)
+    np.testing.assert_array_equal(scores.confusion_matrix, cut.confusion_matrix)
+    assert tfbig.compare(Given(logits), Given(-logits), X, padded, bootstrap=100).rows == 6
+
+
+def test_rows_of_padding_alone_add_nothing():
+    y, logits = np.array([[0, 1], [-1, -1]]), np.zeros((2, 2, 2))
+    scores = tfbig.evaluate(Given(logits), X[:2], y, bootstrap=20)
+    assert (scores["accuracy"], len(scores.targets)) == (0.5, 2)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [([[-1, -1]], "Every label of y is -1"), ([[-2, 1]], "from 0 to 1; y holds -2"), ([[0.5, -1]], "whole")],
+)
+def test_other_labels_below_zero_are_refused(labels, message):
+    with pytest.raises(InvalidData, match=message):
+        tfbig.evaluate(Given(np.zeros((1, 2, 2))), X[:1], labels)
+
+
 BAD_INPUT = {
     "lengths differ": ({"y": Y[:5]}, InvalidData, "6 rows of x and 5 of y"),
     "no y": ({"y": None}, InvalidData, "y is missing"),

@@ -429,6 +429,11 @@ REASONS = {
         {"validation_data": tf.data.Dataset.from_tensor_slices((FEATURES, Y)).batch(8)},
         "validation data is a stream",
     ),
+    "balanced weights": (
+        plain,
+        {"class_weight": "balanced"},
+        "balanced class weights are those of each fold's own",
+    ),
     "foreign variable": (lambda: with_layer(Doubled()), {}, "variables that are not its own"),
     "own numbers": (
         lambda x_train: with_layer(Scaled(float(x_train.std()))),

@@ -3,7 +3,7 @@ import pytest
 
 from tfbig.backend import keras
 from tfbig.errors import InvalidOption
-from tfbig.models.heads import check_input_shape, check_task, head, regularizer
+from tfbig.models.heads import check_input_shape, check_task, head, head_of, kind_of_outputs, regularizer
 
 
 @pytest.mark.parametrize(
@@ -109,3 +109,48 @@ def test_a_denormalizer_comes_after_the_head():
 def test_a_denormalizer_of_a_classifier_is_refused():
     with pytest.raises(InvalidOption, match="A denormalizer .* for task=\"regression\"; got 'binary'"):
         head("binary", 1, l1=0, l2=0, denormalizer=keras.layers.Normalization(mean=1.0, variance=4.0))
+
+
+def outputs_of(*layers):
+    return keras.Sequential([keras.Input((4,)), *layers])
+
+
+def by_operation(operation):
+    x = keras.Input((4,))
+    return keras.Model(x, operation(keras.layers.Dense(3, name="logits")(x)))
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda: outputs_of(keras.layers.Dense(3)), "linear"),
+        (lambda: outputs_of(keras.layers.Dense(3, activation="softmax")), "probabilities"),
+        (lambda: outputs_of(keras.layers.Dense(1), keras.layers.Activation("sigmoid")), "probabilities"),
+        (lambda: outputs_of(keras.layers.Dense(3), keras.layers.Softmax()), "probabilities"),
+        (lambda: outputs_of(keras.layers.Dense(3, activation="relu")), None),
+        (lambda: outputs_of(*head("multilabel", 3, l1=0, l2=0)), "logits"),
+        (lambda: outputs_of(*head("regression", 3, l1=0, l2=0), keras.layers.Rescaling(2.0)), "values"),
+        (lambda: outputs_of(outputs_of(keras.layers.Dense(3, activation="softmax"))), "probabilities"),
+        (lambda: by_operation(keras.ops.sigmoid), "probabilities"),
+        (lambda: by_operation(lambda logits: logits / 2), "logits"),
+    ],
+    ids=[
+        "linear",
+        "softmax",
+        "activation",
+        "layer",
+        "relu",
+        "logits",
+        "values",
+        "nested",
+        "sigmoid",
+        "divided",
+    ],
+)
+def test_what_a_models_outputs_are_shows_in_its_head(make, kind):
+    assert kind_of_outputs(head_of(make())) == kind
+
+
+def test_strictly_the_head_is_what_comes_last():
+    assert kind_of_outputs(head_of(by_operation(lambda logits: logits / 2), strict=True)) is None
+    assert kind_of_outputs(head_of(by_operation(keras.ops.softmax), strict=True)) == "probabilities"

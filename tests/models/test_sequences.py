@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tfbig.backend import keras
+from tfbig.backend import keras, tf
 from tfbig.errors import InvalidData
 from tfbig.models import mlp, rnn, transformer
 from tfbig.models.sequences import check_tokens
@@ -40,3 +40,18 @@ def test_inputs_by_name_are_looked_at_by_name():
 
 def test_a_model_without_tokens_takes_any_numbers():
     check_tokens(mlp((4,), 2), np.full((2, 4), 99.5))
+
+
+def test_the_embedding_of_a_quantized_model_is_found():
+    import tfbig
+
+    x, y = np.array([[0, 1, 2, 3], [5, 6, 7, 8]] * 4), np.array([0, 1] * 4)
+    tf.config.run_functions_eagerly(True)
+    try:
+        model = rnn((4,), 2, vocabulary=9, embedding=2, units=(2,))
+        model = tfbig.quantize_aware(model, x, y, epochs=1, verbose=0)
+    finally:
+        tf.config.run_functions_eagerly(False)
+    check_tokens(model, x)
+    with pytest.raises(InvalidData, match="knows the tokens 0 to 8; row 0 holds 9"):
+        tfbig.fit(model, x + 9, y, verbose=0)

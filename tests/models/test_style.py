@@ -31,11 +31,26 @@ def test_batch_norm_is_short_for_a_norm():
     assert style(batch_norm=True) == style(norm="batch") == style(norm="batch", batch_norm=True)
 
 
-@pytest.mark.parametrize(("channels", "groups"), [(16, 8), (12, 4), (7, 1), (8, 8)])
+@pytest.mark.parametrize(("channels", "groups"), [(64, 8), (32, 8), (16, 4), (12, 2), (8, 2), (7, 1), (4, 1)])
 def test_groups_divide_the_channels(channels, groups):
     (layer,) = style(norm="group").normalization(channels)
     assert layer.groups == groups
     assert layer(np.ones((2, 3, channels))).shape == (2, 3, channels)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4, 8, 16])
+@pytest.mark.parametrize("norm", ["layer", "group"])
+def test_a_norm_over_units_lets_them_through(norm, channels):
+    # Keras's group normalization with a group per unit gives zeros for every row.
+    (layer,) = style(norm=norm).normalization(channels)
+    x = np.random.default_rng(0).normal(size=(64, channels)).astype("float32")
+    assert np.std(layer(x), axis=0).min() > 0.3
+
+
+@pytest.mark.parametrize("norm", ["layer", "group"])
+def test_a_norm_over_a_single_unit_is_refused(norm):
+    with pytest.raises(InvalidOption, match="of a single one it would leave 0 whatever goes in"):
+        style(norm=norm).normalization(1)
 
 
 def test_one_initializer_object_gives_each_kernel_weights_of_its_own():

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from sklearn.utils.class_weight import compute_class_weight
 
 import tfbig
 from tfbig.backend import keras, tf
@@ -325,6 +326,23 @@ def test_class_weight_is_the_sample_weight_of_each_label(blobs, targets):
     assert same_weights(by_class, by_row)
 
 
+@pytest.mark.parametrize("loss", [None, "categorical_focal_crossentropy"])
+def test_balanced_class_weights_are_those_of_scikit_learn(blobs, loss):
+    x, y = blobs
+    rare = (y != 2) | (np.arange(len(y)) % 4 == 0)
+    x, y = x[rare], y[rare]
+    by_class = dict(enumerate(compute_class_weight("balanced", classes=np.unique(y), y=y)))
+    one, other = (
+        fit(small, x, y, class_weight=weight, loss=loss, seed=0) for weight in ("balanced", by_class)
+    )
+    assert one.history == other.history
+
+
+def test_balanced_class_weights_of_a_stream_are_refused(blobs):
+    with pytest.raises(InvalidOption, match="'balanced' needs all rows at once"):
+        fit(small(), iter([blobs]), None, class_weight="balanced", loss="sparse_categorical_crossentropy")
+
+
 class Batches(keras.utils.PyDataset):
     def __init__(self, x, y):
         super().__init__()
@@ -487,7 +505,22 @@ BAD_INPUT = {
         InvalidOption,
         "class_weight is for one label per row; this is a regression task",
     ),
-    "class_weight that is no mapping": ({"class_weight": "balanced"}, InvalidOption, "class_weight must"),
+    "class_weight that is no mapping": (
+        {"class_weight": 2.0},
+        InvalidOption,
+        'class_weight must .*or be "balanced"',
+    ),
+    "balanced values": (
+        {
+            "model": lambda: small(1, task="regression"),
+            "y": np.linspace(0, 1, 20),
+            "loss": "mse",
+            "class_weight": "balanced",
+        },
+        InvalidOption,
+        "whole-number labels, one per row",
+    ),
+    "class_weight misspelt": ({"class_weight": "balance"}, InvalidOption, "Did you mean 'balanced'"),
     "both kinds of weights": (
         {"class_weight": {0: 1, 1: 1, 2: 1}, "sample_weight": np.ones(20)},
         InvalidOption,

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from tfbig.backend import keras
@@ -18,6 +19,13 @@ def test_a_name_in_any_case_gives_the_optimizer(name):
 
 def test_every_name_gives_its_optimizer():
     assert {name: type(get_optimizer(name)) for name in optimizer_names()} == optimizer_names()
+
+
+@pytest.mark.parametrize("name", sorted(optimizer_names()))
+def test_every_name_takes_a_step_downhill(name):
+    variable = keras.Variable(np.ones((2, 2), np.float32))
+    get_optimizer(name, 0.1).apply([keras.ops.ones((2, 2))], [variable])
+    assert (variable.numpy() < 1).all()
 
 
 def test_wrappers_and_the_base_class_are_no_names():

@@ -166,11 +166,11 @@ def dense(units, **options):
 
 FITTING = r"One that fits: keras\.losses\."
 MISFITS = {
-    "one-hot loss for labels": (
+    "one-hot loss for values": (
         lambda: dense(3),
-        Y,
+        X[:, 0],
         "categorical_crossentropy",
-        rf"gives 3 outputs per row, and y of shape \(40,\)\. {FITTING}SparseCategoricalCrossentropy",
+        r"gives 3 outputs per row, and y of shape \(40,\)\. .*a model with 1 output for these values",
     ),
     "labels' loss for one-hot": (
         lambda: dense(3),
@@ -199,7 +199,7 @@ MISFITS = {
     "probabilities of logits": (
         lambda: tfbig.models.mlp((4,), 3),
         Y,
-        "sparse_categorical_crossentropy",
+        keras.losses.SparseCategoricalCrossentropy(),
         rf"has from_logits=False, and the model .* gives logits\. {FITTING}SparseCategoricalCrossentropy\(from_l",
     ),
     "logits of probabilities": (
@@ -230,6 +230,8 @@ def test_a_loss_that_does_not_fit_the_head_is_refused_and_one_that_would_named(
 
 
 FITS = {
+    "one-hot loss for labels": (lambda: dense(3), Y, "categorical_crossentropy"),
+    "logits by name": (lambda: tfbig.models.mlp((4,), 3), Y, "sparse_categorical_crossentropy"),
     "column of labels": (
         lambda: dense(3),
         Y[:, None],

@@ -76,36 +76,6 @@ def check_ranges(columns: Mapping[str, np.ndarray]) -> None:
             )
 
 
-def synthetic_rows(
-    inputs: InputShapes,
-    rows: int,
-    seed: int = 0,
-    ranges: Mapping[str, tuple[float, float] | None] | None = None,
-) -> dict[str, np.ndarray]:
-    """Returns random rows for a model whose user gave none: normal floats, and zeros for whole-number inputs.
-
-    Args:
-        inputs: Each input's name with its shape (without the batch axis) and dtype.
-        rows: How many.
-        seed: Of the draw.
-        ranges: Smallest and largest value of inputs whose range is known: these are drawn evenly from it, whole
-            numbers below its end.
-    """
-    generator = np.random.default_rng(seed)
-    columns = {}
-    for name, (shape, dtype) in inputs.items():
-        full = (rows, *(1 if size is None else size for size in shape))
-        known = (ranges or {}).get(name)
-        is_float = np.dtype(dtype).kind == "f"
-        if known is not None:
-            draw = generator.uniform(*known, size=full)
-            draw = draw if is_float else np.floor(draw)
-        else:
-            draw = generator.normal(size=full) if is_float else np.zeros(full)
-        columns[name] = draw.astype(dtype)
-    return columns
-
-
 def _is_stream(data: Any) -> bool:
     from tfbig.backend import keras
 

@@ -1,5 +1,6 @@
 """The answers of anything that predicts: models and files by their outputs, classifiers by their probabilities."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ def answers_of(model: Any, x: Any, y: Any, task: str | None) -> tuple[Answers, t
         y = _numbered(y, classes)
         task = task or ("binary" if len(classes) == 2 else "multiclass")
     x, y = check_pair(x, y, missing=takes_missing(model))
+    check_known_tokens(model, x)
     outputs = likely_of(model, x, labels=columns)
     names = () if classes is None or task == "multilabel" else _names(classes)
     return answers(task or infer_task(outputs, y), outputs, y), names
@@ -66,6 +68,15 @@ def likely_of(model: Any, x: Any, labels: int = 1) -> np.ndarray:
         found = _numbered(model.predict(x), classes)
         outputs = found if len(classes) == 2 else np.eye(len(classes))[found]
     return outputs_of(Given(outputs), np.zeros((row_count(x), 1)))
+
+
+def check_known_tokens(model: Any, x: Any) -> None:
+    """Raises `InvalidData` for a token that a Keras model's embedding does not know; of others nothing is known."""
+    keras = sys.modules.get("keras")  # a process without Keras holds no Keras model
+    if keras is not None and isinstance(model, keras.Model):
+        from tfbig.models.sequences import check_tokens
+
+        check_tokens(model, x)
 
 
 def classes_of(model: Any) -> np.ndarray | None:

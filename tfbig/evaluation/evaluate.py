@@ -20,7 +20,8 @@ class Scores(Record, Mapping[str, float]):
     """Scores by name; reads like a dict: `scores["accuracy"]`.
 
     Attributes:
-        task: "binary", "multiclass", "multilabel", "regression" or "sequence", of which every step counts.
+        task: "binary", "multiclass", "multilabel", "regression" or "sequence", of which every step counts, but those
+            with the label -1.
         metrics: Metric name to value. f1, precision and recall of two classes are those of class 1, of several
             classes and labels macro averages; "f1_micro" and the like are the other averages. Those that the rows leave
             undefined, such as the ROC AUC where a class has no rows, are missing.
@@ -122,7 +123,9 @@ def evaluate(
         model: A Keras model, a `LiteModel`, a fitted estimator, or anything whose `predict` gives logits,
             probabilities or values.
         x: Inputs of shape (rows, ...), or a dict of such arrays by the name of the model's input.
-        y: Targets of shape (rows,) or (rows, outputs); for a classifier of scikit-learn's kind its own labels.
+        y: Targets of shape (rows,) or (rows, outputs); for a classifier of scikit-learn's kind its own labels. Of a
+            model that answers at every step labels of shape (rows, steps), -1 where a step does not count, such as
+            padding: `np.where(tokens == 0, -1, labels)`.
         task: "binary", "multiclass", "multilabel", "regression" or "sequence"; by default seen from outputs and y.
         bootstrap: How many times to draw the rows anew for the intervals of all metrics, such as 1000; 0 for none.
             Each time costs a scoring: 20 to 30 ms for 360 rows of ten classes.
@@ -151,11 +154,12 @@ def evaluate(
     names = ALL[answers.task]
     metrics = measure(answers, names)
     drawn = resamples(answers, draws, seed)
+    counted = answers.counted
     return Scores(
         answers.task,
         metrics,
-        answers.targets,
-        answers.predicted,
+        counted.targets,
+        counted.predicted,
         per_class(answers),
         classes,
         intervals(drawn, lambda rows: measure(answers.take(rows), metrics), confidence),

@@ -8,11 +8,12 @@ import numpy as np
 
 from tfbig.data.checking import check_array
 from tfbig.errors import InvalidData, InvalidModel, InvalidOption, unknown_choice
-from tfbig.evaluation.answering import likely_of
+from tfbig.evaluation.answering import check_known_tokens, likely_of
 from tfbig.evaluation.bootstrap import check_seed
 from tfbig.evaluation.explanation import Explanation
 from tfbig.evaluation.occlusion import default_patch, occlusion
 from tfbig.evaluation.permuting import permutation
+from tfbig.evaluation.several_inputs import SideBySide
 from tfbig.options import checked, positive_int
 
 METHODS = ("permutation", "integrated_gradients", "saliency", "occlusion", "attention")
@@ -51,7 +52,8 @@ def explain(
     Args:
         model: A Keras model, a `LiteModel`, a fitted estimator, or anything with `predict`.
         x: Rows to explain: features (rows, features), sequences (rows, steps, features), images
-            (rows, height, width, channels), or tokens (rows, steps).
+            (rows, height, width, channels), or tokens (rows, steps). Of a model with several inputs a dict of rows of
+            features by the inputs' names, which are then explained together, as the columns of one table.
         y: Their targets, for permutation.
         method: As above; None for permutation where y is given and x has features; else integrated gradients of a
             Keras model, occlusion of anything else.
@@ -68,7 +70,8 @@ def explain(
         scoring: Of permutation: one of scikit-learn's scorers by name, or a callable; None for accuracy, macro F1 of
             several labels a row, or R².
         repeats: How often permutation permutes each feature.
-        names: Of the features; by default those of a frame's columns, or "x0" and so on.
+        names: Of the features; by default those of a frame's columns, or "x0" and so on; of several inputs
+            "input.x0", and "input" where it has one.
         seed: Of the permutations; None for others every time.
 
     Returns:
@@ -88,13 +91,23 @@ def explain(
     """
     if method is not None and method not in METHODS:
         raise unknown_choice("method", method, METHODS)
-    if isinstance(x, Mapping):
-        raise InvalidData(f"explain takes one input, an array; x is a dict of {sorted(map(str, x))}.")
     columns = getattr(x, "columns", None)
+    inside = _keras_model_of(model)
+    if isinstance(x, Mapping):
+        inputs = SideBySide(x)
+        check_known_tokens(inside, x)
+        model = inputs.model_of(model, inside)
+        inside = _keras_model_of(model)
+        x, columns = inputs.table, inputs.names
+        method = method or _fitting_method(inside, x, y)
+        if inputs.whole and method != "permutation":
+            raise InvalidData(
+                f"x[{inputs.whole[0]!r}] holds whole numbers, between which there is neither a slope nor a mean. Use "
+                'method="permutation" with y; numbers that can be halved are passed as floats.'
+            )
     x = check_array(x)
     if x.ndim < 2:
         raise InvalidData(f"Expected x of shape (rows, ...); got an array of shape {x.shape}.")
-    inside = _keras_model_of(model)
     method = method or _fitting_method(inside, x, y)
     _check(method, inside, model, x, y, patch, stride)
     names = _names(names, columns, x, inside)
@@ -184,10 +197,7 @@ def _check(method: str, inside: Any, model: Any, x: np.ndarray, y: Any, patch: A
         )
     if method != "occlusion" and (patch is not None or stride is not None):
         raise InvalidOption(f'patch and stride are for method="occlusion"; the method here is {method!r}.')
-    if inside is not None:
-        from tfbig.models.sequences import check_tokens
-
-        check_tokens(inside, x)
+    check_known_tokens(inside, x)
 
 
 def _names(names: Any, columns: Any, x: np.ndarray, inside: Any) -> tuple[str, ...]:

@@ -52,6 +52,8 @@ def reason_against(model: Any, fit_options: Mapping[str, Any], callbacks: Sequen
     other = sorted(set(fit_options) - HONOURED)
     if other:
         return f"{other[0]}= is for fit alone"
+    if isinstance(fit_options.get("class_weight"), str):
+        return "balanced class weights are those of each fold's own rows"
     if fit_options.get("validation_data") is not None and not isinstance(
         fit_options["validation_data"], tuple | list
     ):

@@ -29,6 +29,8 @@ ALL = {task: (*MAIN[task], *_MORE[task]) for task in MAIN}
 # Of these, less is better.
 ERRORS = ("log_loss", "calibration_error", "mae", "mse", "rmse")
 
+# The label of a step that is not scored, such as padding.
+IGNORED = -1
 _BINS = 15
 
 
@@ -38,7 +40,8 @@ class Answers:
 
     Attributes:
         task: "binary", "multiclass", "multilabel", "regression" or "sequence".
-        targets: Labels of shape (rows,), or (rows, labels) of 0 and 1, or values of shape (rows, outputs).
+        targets: Labels of shape (rows,), or (rows, labels) of 0 and 1, or values of shape (rows, outputs). -1 of steps
+            that do not count.
         predicted: The same of the model.
         likely: Probabilities: (rows,) of a binary task, else (rows, classes). Of a regression its values.
         steps: How many answers in turn make a row: those of a sequence.
@@ -49,6 +52,20 @@ class Answers:
     predicted: np.ndarray
     likely: np.ndarray
     steps: int = 1
+
+    @property
+    def counted(self) -> "Answers":
+        """Those that are scored: of a sequence the steps that count, in which rows are no longer told apart."""
+        kept = self.targets != IGNORED if self.task == "sequence" else np.True_
+        if kept.all():
+            return self
+        return replace(
+            self,
+            targets=self.targets[kept],
+            predicted=self.predicted[kept],
+            likely=self.likely[kept],
+            steps=1,
+        )
 
     @property
     def kind(self) -> str:
@@ -81,6 +98,9 @@ def measure(answers: Answers, names: Iterable[str]) -> dict[str, float]:
         >>> measure(Answers("binary", bits, bits, bits * 0.8 + 0.1), ["accuracy", "log_loss"])
         {'accuracy': 1.0, 'log_loss': 0.10536051565782628}
     """
+    answers = answers.counted
+    if not len(answers.targets):  # a resample of padding alone
+        return {}
     values = {name: _MEASURES[name](answers) for name in names}
     return {name: float(value) for name, value in values.items() if value is not None}
 
@@ -91,6 +111,7 @@ def per_class(answers: Answers) -> dict[str, tuple[float, ...]]:
 
     if answers.kind == "regression":
         return {}
+    answers = answers.counted
     count = 2 if answers.kind == "binary" else answers.likely.shape[1]
     columns = precision_recall_fscore_support(
         answers.targets, answers.predicted, labels=list(range(count)), zero_division=0.0

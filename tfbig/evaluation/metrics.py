@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from tfbig.errors import InvalidData, unknown_choice
-from tfbig.evaluation.measures import MAIN, Answers, measure
+from tfbig.evaluation.measures import IGNORED, MAIN, Answers, measure
 
 TASKS = ("binary", "multiclass", "multilabel", "regression", "sequence")
 # The one number that a table shows when there is room for one.
@@ -52,7 +52,7 @@ def score(task: str, outputs: np.ndarray, y: np.ndarray) -> tuple[dict[str, floa
     """Scores outputs against targets.
 
     Args:
-        task: One of `TASKS`. Of "sequence" every step counts as a row.
+        task: One of `TASKS`. Of "sequence" every step counts as a row, but those whose label is -1.
         outputs: Logits, probabilities or values. Outputs outside [0, 1] are taken for logits.
         y: Targets.
 
@@ -64,14 +64,15 @@ def score(task: str, outputs: np.ndarray, y: np.ndarray) -> tuple[dict[str, floa
         InvalidData: Outputs that are NaN, or labels outside the classes.
     """
     found = answers(task, outputs, y)
-    return measure(found, MAIN[task]), found.targets, found.predicted
+    counted = found.counted
+    return measure(found, MAIN[task]), counted.targets, counted.predicted
 
 
 def answers(task: str, outputs: np.ndarray, y: np.ndarray) -> Answers:
     """Returns what outputs and targets say, in one form for each task.
 
     Args:
-        task: One of `TASKS`. Of "sequence" every step is an answer.
+        task: One of `TASKS`. Of "sequence" every step is an answer; labels of -1 stay, for those that do not count.
         outputs: Logits, probabilities or values. Outputs outside [0, 1] are taken for logits.
         y: Targets.
 
@@ -92,8 +93,13 @@ def answers(task: str, outputs: np.ndarray, y: np.ndarray) -> Answers:
     if task == "sequence":
         if y.shape != outputs.shape[:2]:
             raise InvalidData(f"Expected a label per step, shape {outputs.shape[:2]}; y has shape {y.shape}.")
-        flat = answers("multiclass", outputs.reshape(-1, outputs.shape[2]), y.reshape(-1))
-        return replace(flat, task=task, steps=outputs.shape[1])
+        hidden = (y == IGNORED).reshape(-1)
+        if hidden.all():
+            raise InvalidData("Every label of y is -1, which stands for a step that does not count.")
+        labels = np.where(hidden, 0, y.reshape(-1))
+        flat = answers("multiclass", outputs.reshape(-1, outputs.shape[2]), labels)
+        with_ignored = np.where(hidden, IGNORED, flat.targets)
+        return replace(flat, task=task, targets=with_ignored, steps=outputs.shape[1])
     columns = 1 if outputs.ndim == 1 else outputs.shape[1]
     targets = 1 if y.ndim == 1 else y.shape[1]
     if task == "multiclass" and columns < 2:

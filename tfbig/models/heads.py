@@ -15,6 +15,8 @@ TASKS = ("binary", "multiclass", "multilabel", "regression", "sequence")
 # The head's name carries the task's kind along, through saving and loading too: classifiers give logits.
 LOGITS, LABEL_LOGITS, STEP_LOGITS, VALUES = "logits", "label_logits", "step_logits", "values"
 _HEAD_NAMES = {"regression": VALUES, "multilabel": LABEL_LOGITS, "sequence": STEP_LOGITS}
+# Layers after which a plain linear output is a logit where the loss is a cross-entropy, and a value elsewhere.
+_LINEAR = ("Dense", "EinsumDense", "Conv1D", "Conv2D", "Conv3D")
 
 
 def check_task(task: str | None, outputs: int, *, has_steps: bool = False) -> str:
@@ -98,3 +100,44 @@ def head(
         outputs, kernel_initializer=initializer, kernel_regularizer=regularizer(l1, l2), name=name
     )
     return [dense] if denormalizer is None else [dense, denormalizer]
+
+
+def head_of(model: Any, *, strict: bool = False) -> Any:
+    """Returns what decides what the outputs mean: the last layer that is no rescaling, or a softmax after it.
+
+    Args:
+        model: A Keras model with layers.
+        strict: Whether to return any operation of `keras.ops` that comes last in a functional model; otherwise the
+            layer before it, unless it is a softmax or sigmoid.
+    """
+    rescaling = (keras.layers.Normalization, keras.layers.Rescaling)
+    parts = getattr(model, "operations", None) or model.layers
+    if not strict:
+        parts = [part for part in parts if isinstance(part, keras.layers.Layer) or _is_probability(part)]
+    last = next((part for part in reversed(parts) if not isinstance(part, rescaling)), None)
+    return head_of(last, strict=strict) if isinstance(last, keras.Model) else last
+
+
+def kind_of_outputs(layer: Any) -> str | None:
+    """Returns what a last layer gives: "probabilities", "logits", "values", "linear", or None where it does not show.
+
+    Example:
+        >>> kind_of_outputs(keras.layers.Dense(3, activation="softmax")), kind_of_outputs(keras.layers.Dense(3))
+        ('probabilities', 'linear')
+    """
+    if _is_probability(layer):
+        return "probabilities"
+    activation = getattr(layer, "activation", None)
+    if activation in (keras.activations.softmax, keras.activations.sigmoid):
+        return "probabilities"
+    if getattr(layer, "name", None) in (LOGITS, LABEL_LOGITS, STEP_LOGITS):
+        return "logits"
+    if getattr(layer, "name", None) == VALUES:
+        return "values"
+    plain = type(layer).__name__ in _LINEAR and activation is keras.activations.linear
+    return "linear" if plain else None
+
+
+def _is_probability(part: Any) -> bool:
+    """Whether it is Keras's layer or operation of that name; the operations have no public class."""
+    return isinstance(part, keras.layers.Softmax) or type(part).__name__ in ("Softmax", "Sigmoid")

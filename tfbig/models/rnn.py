@@ -79,7 +79,8 @@ def rnn(
             and its activation.
         initializer: Of every kernel but the recurrent ones, which start orthogonal.
         normalizer: First layer, from `tfbig.normalizer(x_train)`; after the mask where there is one.
-        denormalizer: Last layer of a regression, from `tfbig.normalizer(y_train, invert=True)`.
+        denormalizer: Last layer of a regression, from `tfbig.normalizer(y_train, invert=True)`: without it, outputs
+            begin around 0, and take many epochs to reach a y that is far from it.
         name: Of the model.
 
     Returns:

@@ -67,8 +67,11 @@ def check_tokens(model: Any, x: Any) -> None:
     inputs = {id(tensor): tensor.name for tensor in getattr(model, "inputs", None) or []}
     for layer in model.layers:
         name = inputs.get(id(getattr(layer, "input", None)))
-        if name is not None and isinstance(layer, keras.layers.Embedding):
-            _check_tokens_of(layer, x[name] if isinstance(x, Mapping) else x, model.name)
+        # A wrapper, such as the one of a quantized layer, holds the embedding.
+        embedding = getattr(layer, "layer", layer)
+        tokens = x.get(name) if isinstance(x, Mapping) else x
+        if name is not None and tokens is not None and isinstance(embedding, keras.layers.Embedding):
+            _check_tokens_of(embedding, tokens, model.name)
 
 
 def _check_tokens_of(layer: Any, tokens: Any, model_name: str) -> None:

@@ -11,8 +11,9 @@ from tfbig.models.heads import head, regularizer
 from tfbig.options import fraction
 
 NORMS = ("batch", "layer", "group")
-# Groups of channels that are normalized together, where the channels divide by so many.
-_GROUPS = 8
+# Groups of channels that are normalized together, where the channels divide by so many; and how many channels a group
+# holds at least: one value alone is always its own mean, and of two only their order would be left.
+_GROUPS, _IN_A_GROUP = 8, 4
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,17 @@ class Style:
             return []
         if self.norm == "batch":
             return [keras.layers.BatchNormalization(**options)]
+        if channels == 1:
+            raise InvalidOption(
+                f"norm={self.norm!r} takes its statistics over the units of a layer; of a single one it would leave 0 "
+                'whatever goes in. Use norm="batch" or more units.'
+            )
         if self.norm == "layer":
             return [keras.layers.LayerNormalization(**options)]
-        return [keras.layers.GroupNormalization(math.gcd(channels, _GROUPS), **options)]
+        groups = math.gcd(channels, _GROUPS)
+        while groups > 1 and channels // groups < _IN_A_GROUP:
+            groups //= 2
+        return [keras.layers.GroupNormalization(groups, **options)]
 
     def dropping(self) -> list[Any]:
         """Returns a dropout layer, or nothing."""

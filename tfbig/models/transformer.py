@@ -97,7 +97,8 @@ def transformer(
             where no step may learn of later ones, has "layer".
         initializer: Of every kernel; a name or an object of `keras.initializers`.
         normalizer: First layer, from `tfbig.normalizer(x_train)`; after the mask where there is one.
-        denormalizer: Last layer of a regression, from `tfbig.normalizer(y_train, invert=True)`.
+        denormalizer: Last layer of a regression, from `tfbig.normalizer(y_train, invert=True)`: without it, outputs
+            begin around 0, and take many epochs to reach a y that is far from it.
         name: Of the model.
 
     Returns:

@@ -8,7 +8,7 @@ import numpy as np
 
 from tfbig.backend import keras
 from tfbig.data.checking import check_array, check_pair, is_stream, row_count, rows_fit, takes_missing
-from tfbig.errors import InvalidData, InvalidModel, InvalidOption
+from tfbig.errors import InvalidData, InvalidModel, InvalidOption, unknown_choice
 from tfbig.models.sequences import check_tokens
 from tfbig.training.objectives import fit_targets, infer_task
 
@@ -58,6 +58,15 @@ def nothing_beside_a_stream(y: Any, weights: Any) -> None:
         )
 
 
+def class_weight_of_stream(given: Any) -> Any:
+    """Returns the weight of each label; raises `InvalidOption` for those that would need all rows of a stream."""
+    if isinstance(given, str):
+        raise InvalidOption(
+            f"class_weight={given!r} needs all rows at once; give each label's weight for a stream."
+        )
+    return given
+
+
 def sample_weight(weights: Any, rows: int) -> np.ndarray | None:
     """Returns the weights as an array of shape (rows,), or None.
 
@@ -77,31 +86,51 @@ def sample_weight(weights: Any, rows: int) -> np.ndarray | None:
 
 
 def class_weight(given: Any, weights: Any, task: str | None, y: np.ndarray) -> dict[int, float] | None:
-    """Returns the weight of each label, or None.
+    """Returns the weight of each label, or None; "balanced" has all classes weigh alike, as in scikit-learn.
 
     Raises:
         InvalidOption: It is no mapping, misses a label, comes with sample weights, or the task has no labels.
     """
     if given is None or (isinstance(given, Mapping) and not given):
         return None
-    if not isinstance(given, Mapping):
-        raise InvalidOption(f"class_weight must map each label to its weight; got {given!r}.")
+    if isinstance(given, str) and given != "balanced":
+        raise unknown_choice("class_weight", given, ("balanced",))
+    if not isinstance(given, Mapping | str):
+        raise InvalidOption(
+            f'class_weight must map each label to its weight, or be "balanced"; got {given!r}.'
+        )
     if weights is not None:
         raise InvalidOption(
             "class_weight and sample_weight cannot both be given: multiply each row's weight by its class's."
         )
+    if task is not None and task not in ("binary", "multiclass"):
+        raise InvalidOption(f"class_weight is for one label per row; this is a {task} task.")
+    if isinstance(given, str):
+        return _balanced(_labels(y))
     bad = [label for label, weight in given.items() if not 0 <= weight < math.inf]
     if bad:
         raise InvalidOption(
             f"class_weight must be finite and not negative; got {given[bad[0]]!r} for {bad[0]!r}."
         )
-    if task is not None and task not in ("binary", "multiclass"):
-        raise InvalidOption(f"class_weight is for one label per row; this is a {task} task.")
     if task is not None:
-        missing = sorted(set(np.unique(y).astype(int).tolist()) - {int(label) for label in given})
+        missing = sorted(set(np.unique(_labels(y)).astype(int).tolist()) - {int(label) for label in given})
         if missing:
             raise InvalidOption(f"class_weight must name every label in y; missing: {missing}.")
     return dict(given)
+
+
+def _labels(y: np.ndarray) -> np.ndarray:
+    """The label of each row, also of one-hot rows."""
+    return y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(len(y), -1)
+
+
+def _balanced(labels: np.ndarray) -> dict[int, float]:
+    if labels.size != len(labels) or (labels != np.round(labels)).any():
+        raise InvalidOption(
+            'class_weight="balanced" is for whole-number labels, one per row; y holds other targets.'
+        )
+    classes, counts = np.unique(labels.astype(np.int64), return_counts=True)
+    return dict(zip(classes.tolist(), (len(labels) / (len(classes) * counts)).tolist(), strict=True))
 
 
 def fits_input(model: Any, x: Any) -> None:

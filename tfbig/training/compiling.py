@@ -1,6 +1,6 @@
 """Compiling a model where it is asked for or needed, with what its task calls for."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,9 @@ from tfbig.backend.distribution import compile_arguments
 from tfbig.errors import InvalidModel, InvalidOption
 from tfbig.options import positive_int
 from tfbig.training.checks import metric_names
-from tfbig.training.objectives import check_loss, infer_task, loss_and_metrics
+from tfbig.training.losses import check_outputs, get_loss, takes_distribution
+from tfbig.training.metrics import get_metrics
+from tfbig.training.objectives import check_loss, infer_task, loss_and_metrics, task_of_loss
 from tfbig.training.optimizers import get_optimizer
 from tfbig.training.schedules import resolve_learning_rate
 
@@ -22,25 +24,28 @@ def compile_for_arrays(model: Any, y: np.ndarray, optimizer: Any, loss: Any, met
         model: A built Keras model.
         y: The targets, which decide the loss together with the model's head.
         optimizer: A name or optimizer; None keeps the model's own, or takes Adam.
-        loss: A Keras loss; None keeps the model's own, or takes the task's.
+        loss: A Keras loss; one by name is told whether the model gives logits. None keeps the model's own, or takes
+            the task's.
         metrics: Keras metrics; None takes the task's.
 
     Returns:
-        The task whose loss the model has; None when the user's own loss decides how y must look.
+        The task whose loss the model has, in which form `fit_targets` puts y; None when the user's own loss takes y
+        as it is.
     """
     task = None if loss is not None else _task(model, y)
-    if model.compiled and optimizer is None and loss is None and metrics is None:
-        if task is None:
-            check_loss(model, y, model.loss)
-        return task
     if task is not None:
-        loss, chosen = loss_and_metrics(task, model)
-        metrics = chosen if metrics is None else metrics
-    elif loss is None:
-        loss = model.loss
-    if task is None:
-        check_loss(model, y, loss)
-    _compile(model, optimizer, loss, metrics)
+        if not model.compiled or optimizer is not None or metrics is not None:
+            loss, chosen = loss_and_metrics(task, model)
+            _compile(
+                model, optimizer, loss, chosen if metrics is None else get_metrics(_listed(metrics), loss)
+            )
+        return task
+    used = model.loss if loss is None else get_loss(loss, model)
+    check_loss(model, y, used)
+    task = task_of_loss(used, model, y)
+    if loss is not None or optimizer is not None or metrics is not None:
+        one_hot = task is not None and takes_distribution(used)
+        _compile(model, optimizer, used, get_metrics(_listed(metrics), used, one_hot=one_hot))
     return task
 
 
@@ -55,7 +60,10 @@ def compile_for_stream(model: Any, optimizer: Any, loss: Any, metrics: Any) -> N
             "From a stream of batches the task cannot be seen: pass loss=, or compile the model."
         )
     if optimizer is not None or loss is not None or metrics is not None:
-        _compile(model, optimizer, loss if loss is not None else model.loss, metrics)
+        used = model.loss if loss is None else get_loss(loss, model)
+        if isinstance(getattr(model, "output_shape", None), tuple):
+            check_outputs(model, used, lambda: "Or pass the loss by name, which is made to fit.")
+        _compile(model, optimizer, used, get_metrics(_listed(metrics), used))
 
 
 def set_learning_rate(
@@ -110,7 +118,8 @@ def _task(model: Any, y: np.ndarray) -> str | None:
     try:
         task = infer_task(model, y)
     except InvalidModel:
-        if type(model.loss).__name__ in _LOSSES:
+        # Of a subclassed model nothing shows; its user has chosen the loss.
+        if type(model.loss).__name__ in _LOSSES and getattr(model, "output_shape", None) is not None:
             raise
         return None
     # By what it is, not by who made it: a model that was saved and loaded has the same loss and no memory.
@@ -129,12 +138,18 @@ def _compile(model: Any, optimizer: Any, loss: Any, metrics: Any) -> None:
     if model.compiled:
         kept = {"steps_per_execution": model.steps_per_execution, "run_eagerly": model.run_eagerly}
     metric_names(metrics)
-    listed = [metrics] if isinstance(metrics, str) or not isinstance(metrics, Iterable | None) else metrics
     model.compile(
         optimizer=model.optimizer if keeps_its_own else get_optimizer(optimizer or "adam"),
         loss=loss,
-        metrics=None if listed is None else list(listed),
+        metrics=metrics,
         # On a CPU, XLA takes longer to compile than a small model takes to train.
         jit_compile="auto" if tf.config.list_physical_devices("GPU") else False,
         **kept,
     )
+
+
+def _listed(metrics: Any) -> Any:
+    """One metric as a list of it; what names the outputs stays."""
+    if metrics is None or isinstance(metrics, Mapping):
+        return metrics
+    return [metrics] if isinstance(metrics, str) or not isinstance(metrics, Iterable) else list(metrics)

@@ -35,7 +35,7 @@ def fit(
     batch_size: int = 32,
     validation_data: Any = None,
     sample_weight: Any = None,
-    class_weight: Mapping[int, float] | None = None,
+    class_weight: Mapping[int, float] | str | None = None,
     shuffle: bool = True,
     optimizer: Any = None,
     learning_rate: Any = None,
@@ -74,14 +74,18 @@ def fit(
         batch_size: Rows per gradient step, on all replicas together; streams bring their own.
         validation_data: `(x, y)` or `(x, y, sample_weight)` measured after each epoch, or a stream.
         sample_weight: Weight of each row in the loss, shape (rows,).
-        class_weight: Label to weight.
+        class_weight: Label to weight; "balanced" gives each class the same weight in all, as in scikit-learn. A stream
+            takes the former only.
         shuffle: Whether rows are shuffled anew in each epoch.
         optimizer: A name ("adam", "sgd", …) or a Keras optimizer; Adam by default.
         learning_rate: A number, a Keras schedule, or the name of one that spans this training and has the
             optimizer's own rate at its height: "cosine" (with warm-up), "one_cycle", "linear", "exponential", "step",
             "plateau", "constant".
-        loss: Any Keras loss; chosen by task by default.
-        metrics: Any Keras metrics; accuracy or mean absolute error by default.
+        loss: Any Keras loss, by name, function or object; chosen by task by default. One by name, such as
+            "binary_focal_crossentropy", is told whether the model gives logits; where one wants one-hot labels, such as
+            for label smoothing, whole-number labels will do.
+        metrics: Any Keras metrics; by name they read logits as the loss does. Accuracy or mean absolute error by
+            default.
         callbacks: Keras callbacks.
         precision: "mixed_bfloat16" or "mixed_float16" computes in 16 bits while weights stay float32, and the model
             is itself again after training; None leaves its precision as it is.
@@ -147,7 +151,7 @@ def fit(
         checks.is_model(model)
         make_weights(model, inputs)
         if streaming:
-            weight = None
+            weight, by_class = None, checks.class_weight_of_stream(class_weight)
             compile_for_stream(model, optimizer, loss, metrics)
             check_targets(model, batch)
         else:
@@ -155,9 +159,9 @@ def fit(
             checks.fits_input(model, x)
             task = compile_for_arrays(model, y, optimizer, loss, metrics)
             y = y if task is None else fit_targets(task, model, y)
-            class_weight = checks.class_weight(class_weight, sample_weight, task, y)
+            by_class = checks.class_weight(class_weight, sample_weight, task, y)
             validation_data = checks.validation(validation_data, model, task)
-            weight, class_weight = weights_of_rows(y, sample_weight, class_weight), None
+            weight, by_class = weights_of_rows(y, sample_weight, by_class), None
         steps = stream_steps(x) if streaming else -(-row_count(x) // batch_size)
         callbacks += set_learning_rate(model, learning_rate, steps, epochs, validation_data is not None)
         accumulate(model, gradient_accumulation)
@@ -179,7 +183,7 @@ def fit(
             callbacks=callbacks,
             steps_per_execution=steps_per_execution,
             jit_compile=jit_compile,
-            class_weight=class_weight,
+            class_weight=by_class,
             verbose=verbose,
             checkpoint_dir=checkpoint_dir,
             checkpoint_every=check_every(checkpoint_every, is_multi_worker(chosen)),

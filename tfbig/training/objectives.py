@@ -7,17 +7,15 @@ import numpy as np
 from tfbig.backend import keras
 from tfbig.data.splitting import is_labels
 from tfbig.errors import InvalidData, InvalidModel
-from tfbig.models.heads import LABEL_LOGITS, LOGITS, STEP_LOGITS, VALUES
-
-# Which losses can be right, by the model's outputs and the columns of y. Keras broadcasts what does not fit.
-_WANTED = {
-    "sparse_categorical_crossentropy": lambda outputs, columns: outputs > 1 and columns == 1,
-    "categorical_crossentropy": lambda outputs, columns: outputs == columns and outputs > 1,
-    **dict.fromkeys(
-        ("binary_crossentropy", "mean_squared_error", "mean_absolute_error", "huber_loss", "log_cosh"),
-        lambda outputs, columns: outputs == columns,
-    ),
-}
+from tfbig.models.heads import LABEL_LOGITS, LOGITS, STEP_LOGITS, VALUES, head_of, kind_of_outputs
+from tfbig.training.losses import (
+    check_bits,
+    check_outputs,
+    fits_loss,
+    loss_title,
+    takes_distribution,
+    takes_labels,
+)
 
 
 def infer_task(model: Any, y: np.ndarray) -> str:
@@ -54,19 +52,23 @@ def infer_task(model: Any, y: np.ndarray) -> str:
 
 
 def fit_targets(task: str, model: Any, y: np.ndarray) -> np.ndarray:
-    """Returns `y` in the form the task's loss takes: int64 labels, per step too, or float32 of (rows, outputs).
+    """Returns `y` in the form the model's loss takes: int64 labels, per step too, or float32 of (rows, outputs).
+
+    A model compiled with a loss of distributions, such as categorical focal cross-entropy or one with label smoothing,
+    gets its labels one-hot, a byte each.
 
     Raises:
         InvalidData: A label lies outside the classes.
     """
+    one_hot = takes_distribution(getattr(model, "loss", None))
     if task == "sequence":
         _check_labels(y, int(model.output_shape[-1]))
-        return y.astype(np.int64)
+        return _as_one_hot(y, model) if one_hot else y.astype(np.int64)
     outputs = _outputs(model)
     if task == "multiclass":
         labels = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(len(y))
         _check_labels(labels, outputs)
-        return labels.astype(np.int64)
+        return _as_one_hot(labels, model) if one_hot else labels.astype(np.int64)
     if task in ("binary", "multilabel"):
         _check_labels(y, 2)
     return y.reshape(len(y), outputs).astype(np.float32)
@@ -84,34 +86,39 @@ def loss_and_metrics(task: str, model: Any) -> tuple[Any, list[Any]]:
     return keras.losses.BinaryCrossentropy(from_logits=from_logits), [accuracy]
 
 
+def task_of_loss(loss: Any, model: Any, y: np.ndarray) -> str | None:
+    """Returns the task for whose labels a loss is made, or None where the loss takes y as it is.
+
+    Whole-number labels suit Keras's losses of distributions too: `fit_targets` makes them one-hot.
+    """
+    if not (takes_labels(loss) or takes_distribution(loss)):
+        return None
+    try:
+        task = infer_task(model, y)
+    except InvalidModel:
+        return None  # a head that says nothing: Keras decides
+    return task if task in ("multiclass", "sequence") else None
+
+
 def check_loss(model: Any, y: np.ndarray, loss: Any) -> None:
     """Raises `InvalidModel` where the loss cannot fit the model's head or y, and says which would.
 
-    Looks at models with one output of shape (batch, outputs) and the losses below; of others nothing is said.
+    Looks at models with one output and Keras's own losses; of others nothing is said.
+
+    Raises:
+        InvalidData: The loss takes 0 and 1, and y holds other values.
     """
-    shape = getattr(model, "output_shape", None)
     if not isinstance(loss, str | keras.losses.Loss) and not callable(loss):
         return  # one for each of several outputs
-    loss = keras.losses.get(loss)
-    name = getattr(loss, "name", getattr(loss, "__name__", None))
-    if not isinstance(shape, tuple) or len(shape) != 2 or y.ndim > 2 or name not in _WANTED:
-        return
-    outputs, columns = int(shape[-1] or 0), 1 if y.ndim == 1 else y.shape[1]
-    if outputs and not _WANTED[name](outputs, columns):
+    if not fits_loss(model, y, loss):
+        outputs = int(model.output_shape[-1])
         raise InvalidModel(
-            f"The loss {name!r} does not fit {model.name!r}, which gives {outputs} output{'s' * (outputs != 1)} "
-            f"per row, and y of shape {y.shape}. {_fitting(model, y)}"
+            f"The loss {loss_title(loss)!r} does not fit {model.name!r}, which "
+            f"gives {outputs} output{'s' * (outputs != 1)} per row, and y of shape {y.shape}. {_fitting(model, y)}"
         )
-    config = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
-    from_logits = config.get("from_logits", False if "entropy" in name else None)
-    probabilities = _ends_in_probabilities(model)
-    logits = getattr(_head(model), "name", None) in (LOGITS, LABEL_LOGITS, STEP_LOGITS)
-    if (from_logits is True and probabilities) or (from_logits is False and logits and not probabilities):
-        given = "probabilities" if probabilities else "logits"
-        raise InvalidModel(
-            f"The loss {name!r} has from_logits={from_logits}, and the model {model.name!r} gives {given}. "
-            f"{_fitting(model, y)}"
-        )
+    if isinstance(getattr(model, "output_shape", None), tuple):
+        check_outputs(model, loss, lambda: _fitting(model, y))
+    check_bits(y, loss)
 
 
 def _fitting(model: Any, y: np.ndarray) -> str:
@@ -144,26 +151,15 @@ def _outputs(model: Any) -> int:
     return int(shape[-1])
 
 
-def _head(model: Any) -> Any:
-    """The layer that decides what the outputs mean: the last one that is no rescaling."""
-    rescaling = (keras.layers.Normalization, keras.layers.Rescaling)
-    head = next((layer for layer in reversed(model.layers) if not isinstance(layer, rescaling)), None)
-    return _head(head) if isinstance(head, keras.Model) else head
-
-
 def _head_kind(model: Any) -> str | None:
-    head = _head(model)
+    head = head_of(model)
     if getattr(head, "name", None) in (LOGITS, LABEL_LOGITS, STEP_LOGITS, VALUES):
         return head.name
     return LOGITS if _ends_in_probabilities(model) else None
 
 
 def _ends_in_probabilities(model: Any) -> bool:
-    head = _head(model)
-    if isinstance(head, keras.layers.Softmax):
-        return True
-    activation = getattr(head, "activation", None)
-    return activation in (keras.activations.softmax, keras.activations.sigmoid)
+    return kind_of_outputs(head_of(model)) == "probabilities"
 
 
 def _whole(y: np.ndarray) -> bool:
@@ -172,6 +168,11 @@ def _whole(y: np.ndarray) -> bool:
 
 def _one_hot(y: np.ndarray) -> bool:
     return bool(np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all())
+
+
+def _as_one_hot(labels: np.ndarray, model: Any) -> np.ndarray:
+    """Labels of shape (…) as uint8 of (…, classes)."""
+    return np.eye(int(model.output_shape[-1]), dtype=np.uint8)[labels.astype(np.int64)]
 
 
 def _check_labels(labels: np.ndarray, classes: int) -> None:
