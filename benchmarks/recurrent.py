@@ -102,9 +102,10 @@ def table_of(steps, units, folder):
             row = {"model": name, "mode": mode or "float32"}
             try:
                 path = folder / "model.tflite"
-                lite = tfbig.export(model, path, quantize=mode, calibration=x, overwrite=True)
-            except tfbig.errors.ExportFailed as error:
+                lite = tfbig.export(model, path, quantize=mode, calibration=x, overwrite=True, timeout=1800)
+            except tfbig.errors.TfbigError as error:
                 rows.append({**row, "works": False, "why": str(error).splitlines()[0]})
+                print(rows[-1], flush=True)
                 continue
             mean, largest = errors(lite, model, held_out)
             rows.append(
@@ -118,6 +119,7 @@ def table_of(steps, units, folder):
                     "largest_error": largest,
                 }
             )
+            print(rows[-1], flush=True)  # the whole takes a while
     return rows
 
 

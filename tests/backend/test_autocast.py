@@ -3,7 +3,7 @@
 import numpy as np
 
 from tfbig.backend import keras
-from tfbig.backend.autocast import no_autocast
+from tfbig.backend.autocast import no_autocast, variables_read_as
 
 FINE = 1.0 + 2.0**-12  # bfloat16 rounds it to 1
 
@@ -33,3 +33,11 @@ def test_variables_are_whole_in_the_block_and_rounded_around_it():
     assert layer.seen["rounded"] == layer.seen["rounded again"] == 1.0
     assert layer.seen["whole"] == FINE
     assert "bfloat16" in layer.seen["layer"]  # a layer inside still computes as its policy says
+
+
+def test_variables_are_read_in_the_dtype_that_is_asked_for():
+    layer = keras.layers.Dense(2, dtype="float64")
+    layer.build((None, 3))
+    with variables_read_as("float32"):
+        assert keras.ops.convert_to_tensor(layer.kernel).dtype == "float32"
+    assert keras.ops.convert_to_tensor(layer.kernel).dtype == "float64"

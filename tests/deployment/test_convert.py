@@ -51,6 +51,25 @@ def test_a_hang_is_stopped_at_the_time_limit():
     assert isinstance(caught.value, TimeoutError)
 
 
+def test_work_done_meanwhile_counts_in_the_time_limit():
+    done = []
+    assert run_job({"do": "hang", "seconds": 0}, timeout=60, meanwhile=lambda: done.append("first"))["ok"]
+    begun = time.monotonic()
+    with pytest.raises(ConversionTimedOut):
+        run_job({"do": "hang", "seconds": 600}, timeout=3, meanwhile=lambda: done.append(time.sleep(3)))
+    assert time.monotonic() - begun < 6  # not 3 seconds for each
+    assert done == ["first", None]
+
+
+def test_work_that_fails_meanwhile_stops_the_process(idle_pids):
+    run_job({"do": "hang", "seconds": 0}, timeout=60)
+    (used,) = idle_pids()
+    with pytest.raises(ZeroDivisionError):
+        run_job({"do": "hang", "seconds": 600}, timeout=60, meanwhile=lambda: 1 / 0)
+    assert gone(used)
+    assert used not in idle_pids()
+
+
 def test_an_error_carries_the_converters_own_words(tmp_path):
     job = {"do": "convert", "saved_model": str(tmp_path / "none"), "quantize": None}
     with pytest.raises(ExportFailed, match=r"The converter refused: OSError: SavedModel file does not exist"):
@@ -90,9 +109,9 @@ import os, sys, threading
 from tfbig.deployment import convert
 thread = threading.Thread(target=convert.run_job, args=({"do": "hang", "seconds": 600}, 600), daemon=True)
 original = convert._ConverterProcess.run
-def run(self, job, timeout):
+def run(self, job, timeout, meanwhile):
     print(self._child.pid, flush=True)
-    return original(self, job, timeout)
+    return original(self, job, timeout, meanwhile)
 convert._ConverterProcess.run = run
 thread.start()
 thread.join()

@@ -57,6 +57,12 @@ def test_int8_is_integer_throughout(digits_lite):
     assert all(name.endswith(("int8", "int32")) for name in digits_lite.ops)
 
 
+def test_calibration_with_an_unknown_token_is_refused_before_the_converter_starts(tmp_path):
+    model = tfbig.models.rnn((5,), 2, vocabulary=10, units=(4,))
+    with pytest.raises(InvalidData, match="knows the tokens 0 to 9; row 1 holds 10"):
+        tfbig.export(model, tmp_path / "m.tflite", calibration=np.array([[1] * 5, [10] * 5]))
+
+
 @pytest.mark.parametrize("edge", ["float32", "uint8", "int8"])
 def test_the_edges_are_the_ones_asked_for(digits, digits_model, tmp_path, edge):
     lite = tfbig.export(
@@ -144,7 +150,9 @@ def test_several_inputs_and_outputs_keep_their_names_and_order(tmp_path):
 
 def test_a_crash_leaves_the_caller_alive_and_no_file(model, tmp_path, monkeypatch):
     original = workroom.run_job
-    monkeypatch.setattr(workroom, "run_job", lambda job, timeout: original({**job, "do": "crash"}, timeout))
+    monkeypatch.setattr(
+        workroom, "run_job", lambda job, timeout, **_: original({**job, "do": "crash"}, timeout)
+    )
     with pytest.raises(ConversionCrashed, match="nothing was written"):
         tfbig.export(model, tmp_path / "m.tflite")
     assert list(tmp_path.iterdir()) == []
@@ -171,7 +179,9 @@ def test_a_failed_overwrite_keeps_what_was_there(model, tmp_path, monkeypatch):
     path = tmp_path / "m.tflite"
     path.write_text("precious")
     original = workroom.run_job
-    monkeypatch.setattr(workroom, "run_job", lambda job, timeout: original({**job, "do": "crash"}, timeout))
+    monkeypatch.setattr(
+        workroom, "run_job", lambda job, timeout, **_: original({**job, "do": "crash"}, timeout)
+    )
     with pytest.raises(ConversionCrashed):
         tfbig.export(model, path, overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["m.tflite"]
@@ -179,7 +189,7 @@ def test_a_failed_overwrite_keeps_what_was_there(model, tmp_path, monkeypatch):
 
 
 def test_a_path_that_cannot_be_written_is_refused_before_work(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(workroom, "run_job", lambda *_: pytest.fail("work started"))
+    monkeypatch.setattr(workroom, "run_job", lambda *_, **__: pytest.fail("work started"))
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputNotWritable, match="Nothing can be written in"):
         tfbig.export(model, tmp_path / "file" / "m.tflite")
@@ -380,3 +390,48 @@ def test_c_source_of_what_a_microcontroller_cannot_run_is_refused_before_the_fil
     with pytest.raises(ExportFailed, match="TensorFlow Lite Micro cannot run this file"):
         tfbig.export(model, tmp_path / "m.tflite", c_array=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_c_source_of_the_users_own_is_kept_unless_overwrite_is_given(model, tmp_path, monkeypatch):
+    (tmp_path / "m.c").write_text("precious")
+    monkeypatch.setattr(workroom, "run_job", lambda *_, **__: pytest.fail("work started"))
+    with pytest.raises(OutputExists, match="exists already"):
+        tfbig.export(model, tmp_path / "m.tflite", c_array=True)
+    assert (tmp_path / "m.c").read_text() == "precious"
+
+
+def test_outputs_of_one_layer_get_names_of_their_own(tmp_path):
+    a, b, head = keras.Input((3,), name="a"), keras.Input((3,), name="b"), keras.layers.Dense(2, name="head")
+    model = keras.Model([a, b], [head(a), head(b)])
+    lite = tfbig.export(model, tmp_path / "m.tflite")
+    assert list(lite.outputs) == ["head", "head_1"]
+    x = {"a": np.zeros((2, 3), "float32"), "b": np.ones((2, 3), "float32")}
+    for got, expected in zip(lite.predict(x), model([x["a"], x["b"]]), strict=True):
+        assert np.allclose(got, expected, atol=1e-6)
+
+
+def test_inputs_in_a_dict_are_given_as_the_model_takes_them(tmp_path):
+    inputs = {"b": keras.Input((2,), name="b"), "a": keras.Input((3,), name="a")}
+    hidden = keras.layers.Concatenate()([inputs["b"], inputs["a"]])
+    model = keras.Model(inputs, {"y": keras.layers.Dense(2)(hidden), "x": keras.layers.Dense(1)(hidden)})
+    lite = tfbig.export(model, tmp_path / "m.tflite")
+    rows = {"b": np.ones((2, 2), "float32"), "a": np.zeros((2, 3), "float32")}
+    expected = model(rows)
+    assert list(lite.outputs) == ["x", "y"]
+    for name, got in zip(lite.outputs, lite.predict(rows), strict=True):
+        assert np.allclose(got, expected[name], atol=1e-6)
+
+
+def test_text_is_refused(tmp_path):
+    x = keras.Input((1,), dtype="string", name="words")
+    model = keras.Model(x, keras.layers.StringLookup(vocabulary=["a", "b"])(x))
+    with pytest.raises(InvalidModel, match="'words' of .* is text.*Turn text into numbers"):
+        tfbig.export(model, tmp_path / "m.tflite")
+
+
+def test_a_table_of_words_or_numbers_is_refused(tmp_path):
+    x = keras.Input((1,), dtype="int64")
+    lookup = keras.layers.IntegerLookup(vocabulary=[5, 7])
+    model = keras.Model(x, keras.layers.Embedding(4, 2)(lookup(x)))
+    with pytest.raises(InvalidModel, match="IntegerLookup"):
+        tfbig.export(model, tmp_path / "m.tflite")

@@ -15,3 +15,18 @@ def no_autocast() -> Iterator[None]:
 
     with AutocastScope(None):
         yield
+
+
+@contextlib.contextmanager
+def variables_read_as(dtype: str) -> Iterator[None]:
+    """Makes variables of floats show a dtype for the block, also in layers called in it whose variables have another.
+
+    A layer casts its variables only where its own dtype policy says that they are of another dtype than it computes in.
+
+    Args:
+        dtype: Such as "float32".
+    """
+    from keras.src.backend.common.variables import AutocastScope
+
+    with AutocastScope(dtype):
+        yield

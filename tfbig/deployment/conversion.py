@@ -1,16 +1,17 @@
 """One conversion, as the converter's own process runs it: from a SavedModel to a LiteRT file."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tfbig.deployment.contents import read_contents
+from tfbig.deployment.lstm_mending import mend_lstms
 from tfbig.deployment.metadata import with_metadata
 from tfbig.deployment.modes import is_integer
-
-# Of LiteRT's LSTM: which input is its cell state, and the scale by which 16 bits reach from -1 to 1.
-_CELL_STATE, _SMALLEST_CELL_SCALE = 19, 2.0**-15
+from tfbig.deployment.refine import refine
+from tfbig.deployment.wide_biases import widen_biases
 
 
 def convert(job: dict[str, Any]) -> dict[str, Any]:
@@ -19,14 +20,15 @@ def convert(job: dict[str, Any]) -> dict[str, Any]:
     Args:
         job: "saved_model" and "output", paths; "mode"; "calibration", the path of an .npz of "names", or None where
             the model holds its ranges; "batch_size"; "input_type", the dtype at the edges; "float_front", whether
-            arithmetic before the first layer stays in float; "compact" and "sparse", what to try; "outputs", their
-            names; "metadata", name to text.
+            arithmetic before the first layer stays in float; "compact", "sparse" and "refine", what to try; "outputs",
+            their names; "metadata", name to text.
 
     Returns:
-        "compact" and "sparse": which of these made the file smaller, and were kept.
+        "compact" and "sparse": which of these made the file smaller, and were kept. "refined": None, or "before" and
+        "after", mean errors on rows of calibration that were held back.
     """
     content = _converted(job)
-    kept = {"compact": False, "sparse": False}
+    kept: dict[str, Any] = {"compact": False, "sparse": False, "refined": None}
     if job["compact"]:
         smaller = _converted(job, prepare=_one_scale_per_dense_kernel)
         kept["compact"], content = len(smaller) < len(content), min(content, smaller, key=len)
@@ -35,9 +37,19 @@ def convert(job: dict[str, Any]) -> dict[str, Any]:
         if len(smaller) < len(content) and _loads(smaller):
             kept["sparse"], content = True, smaller
     entries = {name: text.encode() for name, text in job["metadata"].items()}
-    content = with_metadata(content, entries, outputs=job["outputs"], mend=_widen_cell_states)
+    mend = functools.partial(_mended, mode=job["mode"])
+    content = with_metadata(content, entries, outputs=job["outputs"], mend=mend)
+    if job["refine"]:
+        floats = _converted({**job, "mode": None})
+        content, kept["refined"] = refine(content, floats, _rows(job), job["batch_size"] or 1)
     Path(job["output"]).write_bytes(content)
     return kept
+
+
+def _mended(model: Any, mode: str | None) -> None:
+    mend_lstms(model, mode)
+    if mode == "int16x8":
+        widen_biases(model)
 
 
 def _converted(job: dict[str, Any], prepare: Callable[[Any], None] | None = None) -> bytes:
@@ -94,25 +106,6 @@ def _without_zeros(converter: Any) -> None:
     converter.optimizations = [*(converter.optimizations or []), tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
 
 
-def _widen_cell_states(model: Any) -> None:
-    """Gives 16-bit cell states of LSTMs the range of at least [-1, 1] that LiteRT's integer operator computes with.
-
-    The converter fits the scale to the values it saw. Where they are smaller, as behind an untrained embedding, the
-    operator shifts by a negative number of bits and all of its outputs are the same.
-    """
-    from ai_edge_litert import schema_py_generated as schema
-
-    for graph in model.subgraphs:
-        for op in graph.operators:
-            code = model.operatorCodes[op.opcodeIndex]
-            lstm = schema.BuiltinOperator.UNIDIRECTIONAL_SEQUENCE_LSTM
-            if max(code.builtinCode, code.deprecatedBuiltinCode) == lstm:
-                state = graph.tensors[op.inputs[_CELL_STATE]]
-                if state.type == schema.TensorType.INT16:
-                    scales = state.quantization.scale
-                    state.quantization.scale = [max(float(scale), _SMALLEST_CELL_SCALE) for scale in scales]
-
-
 def _loads(content: bytes) -> bool:
     """Whether LiteRT, with its default delegate, loads and runs the file."""
     from ai_edge_litert.interpreter import Interpreter
@@ -126,10 +119,7 @@ def _loads(content: bytes) -> bool:
 
 
 def _calibration(job: dict[str, Any]) -> Callable[[], Iterator[dict[str, Any]]]:
-    import numpy as np
-
-    with np.load(job["calibration"]) as arrays:
-        columns = {name: arrays[name] for name in job["names"]}
+    columns = _rows(job)
     rows, batch = len(columns[job["names"][0]]), job["batch_size"] or 1
 
     def samples() -> Iterator[dict[str, Any]]:
@@ -137,3 +127,11 @@ def _calibration(job: dict[str, Any]) -> Callable[[], Iterator[dict[str, Any]]]:
             yield {name: values[start : start + batch] for name, values in columns.items()}
 
     return samples
+
+
+def _rows(job: dict[str, Any]) -> dict[str, Any]:
+    """The rows of calibration by input name."""
+    import numpy as np
+
+    with np.load(job["calibration"]) as arrays:
+        return {name: arrays[name] for name in job["names"]}

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from tfbig.deployment.children import cause_of_death, last_words, module_command, tensorflow_environment
@@ -22,12 +22,15 @@ _JOBS_PER_PROCESS = 20
 _LAST_WORDS = 30
 
 
-def run_job(job: dict[str, Any], timeout: float) -> dict[str, Any]:
+def run_job(
+    job: dict[str, Any], timeout: float, meanwhile: Callable[[], object] | None = None
+) -> dict[str, Any]:
     """Runs one job in a warm converter process, starting one when none is idle.
 
     Args:
         job: What to do, as `converter_process` reads it.
         timeout: Seconds after which the process is stopped.
+        meanwhile: Work that the caller does here while the process is busy.
 
     Returns:
         The answer.
@@ -38,7 +41,7 @@ def run_job(job: dict[str, Any], timeout: float) -> dict[str, Any]:
         ConversionTimedOut: It took longer than `timeout`.
     """
     with _borrowed() as process:
-        return process.run(job, timeout)
+        return process.run(job, timeout, meanwhile)
 
 
 def warm_up() -> None:
@@ -72,15 +75,20 @@ class _ConverterProcess:
         fresh = time.monotonic() - self._last_used < IDLE_SECONDS / 2
         return self.healthy and fresh and self.jobs_done < _JOBS_PER_PROCESS and self._child.poll() is None
 
-    def run(self, job: dict[str, Any], timeout: float) -> dict[str, Any]:
+    def run(
+        self, job: dict[str, Any], timeout: float, meanwhile: Callable[[], object] | None = None
+    ) -> dict[str, Any]:
+        end = time.monotonic() + timeout
         start = self._log.seek(0, os.SEEK_END)
         self.healthy = False  # until an answer has come: a KeyboardInterrupt here must not leave it in use
         assert self._child.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # dead already: the missing reply says so
             self._child.stdin.write(json.dumps(job) + "\n")
             self._child.stdin.flush()
+        if meanwhile is not None:
+            meanwhile()
         try:
-            line = self._replies.get(timeout=timeout)
+            line = self._replies.get(timeout=max(end - time.monotonic(), 0.001))
         except queue.Empty:
             raise ConversionTimedOut(
                 f"The conversion took longer than timeout={timeout:g} seconds and was stopped. Allow more, or "

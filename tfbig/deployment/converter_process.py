@@ -4,6 +4,7 @@ Whatever happens here (a segmentation fault, a runaway conversion, leaked memory
 warm between jobs, since importing TensorFlow takes longer than converting most models.
 """
 
+import gc
 import json
 import os
 import queue
@@ -27,6 +28,9 @@ def main() -> None:
     jobs: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_read_jobs, args=(jobs,), daemon=True).start()
     import tensorflow  # noqa: F401 - loaded while the caller still prepares its first job
+
+    # Every conversion collects garbage, which among all of TensorFlow's objects takes longer than the converter's work.
+    gc.freeze()
 
     while True:
         try:

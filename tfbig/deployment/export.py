@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tfbig.backend import keras
-from tfbig.data.calibration import check_calibration, check_ranges, stratified_sample, synthetic_rows
+from tfbig.data.calibration import check_calibration, check_ranges, stratified_sample
 from tfbig.data.checking import takes_missing
 from tfbig.deployment.c_source import check_c_source, write_c_source
 from tfbig.deployment.contents import read_contents
@@ -21,14 +21,17 @@ from tfbig.deployment.lite_model import LiteModel, report_path
 from tfbig.deployment.modes import MODES, asked_modes, label
 from tfbig.deployment.plans import Plan, make_plans
 from tfbig.deployment.reports import ExportReport, Trial
-from tfbig.deployment.signature import index_ranges, input_shapes
+from tfbig.deployment.sample_rows import sample_rows
+from tfbig.deployment.serving import as_given
+from tfbig.deployment.signature import input_shapes
 from tfbig.deployment.trained_ranges import TrainedRanges
 from tfbig.deployment.workroom import Workroom, file_metadata
 from tfbig.errors import ExportFailed, InvalidData, InvalidModel, InvalidOption, ProofFailed
 from tfbig.files import check_output, written_whole
+from tfbig.models.sequences import check_tokens
 from tfbig.options import checked, positive_int
 
-_SYNTHETIC_ROWS = 64
+_SAMPLE_ROWS = 64
 # Among so many times the rows asked for, rows of every class are looked for.
 _CANDIDATES = 8
 
@@ -44,6 +47,7 @@ def export(
     input_type: str | None = None,
     batch_size: int | None = 1,
     compact: bool = False,
+    refine: bool = False,
     strict: bool = False,
     labels: Sequence[str] | None = None,
     c_array: bool = False,
@@ -58,7 +62,8 @@ def export(
     with its default delegate and run on real rows; one that does not give the model's answers is not written.
     Beside it, `<name>.report.json` holds the evidence. A file has LiteRT's own operators only, never TensorFlow's
     ("Flex"), which LiteRT does not run. Kernels that are mostly zeros are stored without them where that is smaller
-    and loads (float32 and float16).
+    and loads (float32 and float16). A model of another precision, such as "mixed_float16", becomes a file that computes
+    in float32 with its weights.
 
     Args:
         model: A built Keras model.
@@ -72,7 +77,7 @@ def export(
             `tf.data.Dataset`, `keras.utils.PyDataset` or generator of rows, batches or (x, y) pairs. "int8" and
             "int16x8" need them for the ranges of activations, unless the model comes from `quantize_aware` and has
             its ranges in it; in every mode they are the rows of the proof. Without them the file is proven on
-            random rows, drawn from the ranges if known, and the report says so.
+            random rows, in the units that the first layers were fitted on, and the report says so.
         calibration_rows: How many of the rows to use, drawn by seed; each class that the model names has its share.
         input_type: Edges of an "int8" file: "int8", "uint8" or "float32"; of an "int16x8" file: "int16" or
             "float32". By default "int8"; but "float32" for a model that begins with a per-feature Normalization,
@@ -80,11 +85,16 @@ def export(
             from `quantize_aware` that begins or ends in float; and for "int16x8".
         batch_size: Rows per call of the file; None leaves it open, at the price of some shape arithmetic.
         compact: Tries one scale for each dense kernel in place of one per unit, and keeps what is smaller.
+        refine: Looks for other numbers of an integer file (ranges, biases, which way kernels are rounded) whose
+            answers are closer to the model's, with the same operators, size and speed; some seconds for a small
+            model. Keeps what is closer on every fourth row of calibration, which the search does not see;
+            `report.refined` says by how much.
         strict: Refuses an integer file in which an operator computes in float.
         labels: Names of the classes, kept in the file (`LiteModel.labels`).
         c_array: Writes `<name>.h` and `<name>.c` too, for TensorFlow Lite Micro.
         tolerance: Mean error allowed, as a share of the range of the model's outputs. By default by mode: 1e-5 in
-            float32, 2e-3 "float16", 3e-2 "dynamic" and "int16x8", 5e-2 "int8".
+            float32, 2e-3 "float16", 3e-2 "dynamic" and "int16x8", 5e-2 "int8"; at least 2e-3 for models that compute
+            in float16, and 3e-2 in bfloat16, whose own answers are no closer to those of float32.
         verify: True refuses a file that fails the proof; "warn" writes it all the same, with a warning.
         overwrite: Whether files that are already there may be replaced.
         timeout: Seconds that each conversion, and each proof, may take.
@@ -112,9 +122,9 @@ def export(
     shapes = input_shapes(model)
     batch_size = None if batch_size is None else positive_int("batch_size", batch_size)
     count = max(positive_int("calibration_rows", calibration_rows), batch_size or 1)
-    plans, trained = make_plans(model, modes, auto, calibration, input_type, compact)
+    plans, trained = make_plans(model, modes, auto, calibration, input_type, compact, refine)
     several = isinstance(quantize, list | tuple)
-    targets = {plan.mode: _target(path, plan.mode if several else None, several, overwrite) for plan in plans}
+    targets = {plan.mode: _target(path, plan.mode, several, c_array, overwrite) for plan in plans}
     warm_up()  # the child imports TensorFlow while the model is traced here
     rows = _rows(model, calibration, shapes, count, batch_size, trained)
     if any(plan.calibrated for plan in plans):
@@ -137,16 +147,18 @@ def export(
             ordered = sorted(plans, key=lambda plan: plan.mode is not None)
             made = [room.make(plan, strict=strict, tolerance=tolerance) for plan in ordered]
             reports = {report.quantize: report for report in made}
+        contents = {}
         for mode, report in reports.items():
             _judge(report, verify)
             content = room.file(mode).read_bytes()
             if c_array:
-                check_c_source(read_contents(content))
+                contents[mode] = read_contents(content)
+                check_c_source(contents[mode])
             placed.enter_context(written_whole(targets[mode])).write_bytes(content)
     for mode, report in reports.items():
         report.to_json(report_path(targets[mode]))
         if c_array:
-            write_c_source(targets[mode].read_bytes(), targets[mode].with_suffix(""))
+            write_c_source(targets[mode].read_bytes(), targets[mode].with_suffix(""), contents[mode])
     files = {mode: LiteModel(targets[mode]) for mode in reports}
     return files if several else next(iter(files.values()))
 
@@ -173,11 +185,16 @@ def _check_options(
             )
 
 
-def _target(path: str | os.PathLike[str], mode: str | None, several: bool, overwrite: bool) -> Path:
+def _target(
+    path: str | os.PathLike[str], mode: str | None, several: bool, c_array: bool, overwrite: bool
+) -> Path:
     target = Path(path)
     if several:
         target = target.with_name(f"{target.stem}.{label(mode)}{target.suffix}")
-    return check_output(target, suffix=".tflite", overwrite=overwrite)
+    check_output(target, suffix=".tflite", overwrite=overwrite)
+    for suffix in (".h", ".c") if c_array else ():
+        check_output(target.with_suffix(suffix), suffix=suffix, overwrite=overwrite)
+    return target
 
 
 def _rows(
@@ -190,9 +207,10 @@ def _rows(
 ) -> dict[str, np.ndarray]:
     """Rows of calibration and proof, by input name."""
     if calibration is None:
-        ranges = {**index_ranges(model), **(trained.inputs if trained else {})}
-        return synthetic_rows(shapes, max(_SYNTHETIC_ROWS, batch_size or 1), ranges=ranges)
+        ranges = trained.inputs if trained else None
+        return sample_rows(model, shapes, max(_SAMPLE_ROWS, batch_size or 1), ranges)
     rows = check_calibration(calibration, shapes, _CANDIDATES * count, missing=takes_missing(model))
+    check_tokens(model, rows)
     given = len(next(iter(rows.values())))
     if batch_size is not None and given < batch_size:
         raise InvalidData(f"Calibration must have at least batch_size={batch_size} rows; got {given}.")
@@ -203,8 +221,7 @@ def _rows(
 
 def _named_classes(model: Any, rows: Mapping[str, np.ndarray]) -> np.ndarray | None:
     """The class that the model names for each row; None where it names none."""
-    columns = list(rows.values())
-    outputs = model.predict(columns[0] if len(columns) == 1 else columns, verbose=0)
+    outputs = model.predict(as_given(model, list(rows.values())), verbose=0)
     first = np.asarray(keras.tree.flatten(outputs)[0])
     return first.argmax(axis=1) if first.ndim == 2 and first.shape[1] > 1 else None
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tfbig.backend import keras
 from tfbig.deployment.modes import MODES, is_integer, label
-from tfbig.deployment.trained_ranges import TrainedRanges, trained_ranges
+from tfbig.deployment.trained_ranges import TrainedRanges, trained_mode, trained_ranges
 from tfbig.errors import InvalidData, InvalidOption, unknown_choice
 
 # Features that one 8-bit scale may have to share; images have up to 4 channels.
@@ -28,6 +28,7 @@ class Plan:
         calibrated: Whether rows of calibration give the ranges of activations.
         compact: Whether to try one scale for each dense kernel.
         sparse: Whether to try kernels without their zeros.
+        refine: Whether to look for numbers that answer more like the model.
     """
 
     mode: str | None
@@ -36,6 +37,7 @@ class Plan:
     calibrated: bool
     compact: bool
     sparse: bool
+    refine: bool = False
 
     @property
     def trained(self) -> bool:
@@ -50,6 +52,7 @@ def make_plans(
     calibration: Any,
     input_type: str | None,
     compact: bool,
+    refine: bool = False,
 ) -> tuple[list[Plan], TrainedRanges | None]:
     """Returns a plan for each mode that can be tried, and the ranges that the model was trained with, if it was.
 
@@ -60,13 +63,15 @@ def make_plans(
         calibration: What the caller gave, or None.
         input_type: The edges asked for, or None.
         compact: Whether dense kernels with one scale are asked for.
+        refine: Whether closer numbers are asked for.
 
     Raises:
         InvalidOption: A mode or edge that this model cannot have, or an option that no mode asked for takes.
         InvalidData: Ranges are needed and there is no calibration.
     """
-    if auto and trained_ranges(model, "int8", input_type):
-        modes = ["int8"]
+    own = trained_mode(model)
+    if auto and own is not None:
+        modes = [own]
     elif auto and calibration is None:
         modes = [mode for mode in modes if not MODES[mode].integer]
     _check_edge(modes, input_type)
@@ -74,6 +79,8 @@ def make_plans(
         raise InvalidOption(
             'compact=True is for "int8" and "int16x8": other modes have no scale per output channel.'
         )
+    if refine and not any(MODES[mode].integer for mode in modes):
+        raise InvalidOption('refine=True is for "int8" and "int16x8": it works on rounding and ranges.')
     plans, trained = [], None
     for mode in modes:
         trained = trained_ranges(model, mode, input_type if input_type in MODES[mode].edges else None)
@@ -81,6 +88,10 @@ def make_plans(
             raise InvalidData(
                 f'quantize="{mode}" needs calibration= rows, as they look in use, to find the range of each '
                 "activation. A hundred training rows will do. A model from tfbig.quantize_aware needs none."
+            )
+        if refine and trained is not None:
+            raise InvalidOption(
+                f"refine=True looks for ranges by calibration; the model {model.name!r} was trained with its own."
             )
         edge, float_front = _edges(model, mode, input_type, trained)
         plans.append(
@@ -91,6 +102,7 @@ def make_plans(
                 calibrated=MODES[mode].integer and trained is None,
                 compact=compact and MODES[mode].integer,
                 sparse=mode in (None, "float16") and _has_zeros(model),
+                refine=refine and MODES[mode].integer,
             )
         )
     return plans, trained

@@ -8,6 +8,7 @@ from typing import Any
 
 from tfbig.backend import keras, tf
 from tfbig.backend.internals import every_layer
+from tfbig.deployment.integer_forms import calls
 from tfbig.deployment.modes import is_integer
 from tfbig.errors import InvalidModel
 
@@ -51,10 +52,10 @@ def lowered(model: Any, quantize: str | None, *, fuse: bool = True) -> Iterator[
     apart = quantize == "int8" and _joins(model)
     with contextlib.ExitStack() as stack:
         for layer in layers:
-            stack.enter_context(_called(layer, _call(layer, quantize, fuse, apart, forms)))
+            stack.enter_context(calls(layer, _call(layer, quantize, fuse, apart, forms)))
         for layer in every_layer(model):
             if isinstance(layer, keras.layers.Bidirectional):
-                stack.enter_context(_called(layer, _both_ways(layer)))
+                stack.enter_context(calls(layer, _both_ways(layer)))
         yield forms
 
 
@@ -100,7 +101,9 @@ def _call(
             forms[path] = UNROLLED
         else:
             forms[path] = LOOP
-        with _unrolled(layer, forms[path] == UNROLLED):
+        if forms[path] == LOOP:
+            return original(sequences, initial_state=initial_state, mask=mask, **options)
+        with _unrolled(layer), _traced_once(layer.cell):
             return original(sequences, initial_state=initial_state, mask=mask, **options)
 
     return call
@@ -219,26 +222,28 @@ def _lstm(cell: Any, sequences: Any) -> tuple[Any, Any]:
 
 
 @contextlib.contextmanager
-def _called(layer: Any, call: Callable[..., Any]) -> Iterator[None]:
-    """Lets `call` stand in for the layer's own; on a GPU, Keras would trace cuDNN's operators."""
-    own, cudnn = vars(layer).get("call"), getattr(layer, "use_cudnn", None)
-    layer.call = call
-    if cudnn is not None:
-        layer.use_cudnn = False
-    try:
-        yield
-    finally:
-        del layer.call
-        if own is not None:
-            layer.call = own
-        if cudnn is not None:
-            layer.use_cudnn = cudnn
-
-
-@contextlib.contextmanager
-def _unrolled(layer: Any, unroll: bool) -> Iterator[None]:
-    before, layer.unroll = layer.unroll, unroll
+def _unrolled(layer: Any) -> Iterator[None]:
+    before, layer.unroll = layer.unroll, True
     try:
         yield
     finally:
         layer.unroll = before
+
+
+@contextlib.contextmanager
+def _traced_once(cell: Any) -> Iterator[None]:
+    """Lets all steps call one graph of the cell; the converter puts it in the place of each call.
+
+    Tracing fifty steps operator by operator takes longer than converting them.
+    """
+    original = cell.call
+
+    @tf.function(autograph=False)
+    def step(inputs: Any, states: Any) -> Any:
+        return original(inputs, states, training=False)
+
+    def call(inputs: Any, states: Any, **options: Any) -> Any:
+        return step(inputs, states)
+
+    with calls(cell, functools.wraps(original)(call)):
+        yield

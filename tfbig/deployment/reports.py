@@ -107,6 +107,8 @@ class ExportReport(Record):
         ranges: Name of each input to the smallest and largest value among the rows of calibration and proof.
         compact: Whether dense kernels have one scale each.
         sparse: Whether kernels are stored without their zeros.
+        refined: With `refine=True`, mean errors on rows of calibration that were held back, "before" and "after", as
+            shares of the outputs' range; None where it was not asked for, or nothing of the file could be changed.
         sha256: Of the file's bytes, by which `LiteModel` knows the file again.
         converter_mib: The most memory that the converter's process had, in MiB.
         seconds: How long the conversion took.
@@ -129,6 +131,7 @@ class ExportReport(Record):
     ranges: Mapping[str, tuple[float, ...]] | None = None
     compact: bool = False
     sparse: bool = False
+    refined: Mapping[str, float] | None = None
     sha256: str | None = None
     converter_mib: float | None = None
     seconds: float | None = None
@@ -150,6 +153,9 @@ class ExportReport(Record):
             )
         if self.arena_bytes is not None:
             lines.append(f"arena     about {self.arena_bytes:,} bytes on a microcontroller")
+        if self.refined:
+            before, after = self.refined["before"], self.refined["after"]
+            lines.append(f"refined   mean error {before:.2e} before, {after:.2e} after, on rows held back")
         lines += [
             f"proof     mean error {proof.mean_error:.2e} of the output range on {proof.rows} "
             f"{proof.inputs} rows{agreement}{cosine}",

@@ -113,12 +113,15 @@ def as_given(model: Any, rows: list[Any]) -> Any:
 
 def output_names(model: Any) -> list[str]:
     """Returns a name for each of the model's outputs: the key of a dict, else the layer it comes from, each once."""
-    if isinstance(model, keras.Sequential):  # it does not tell its output before it was called
-        return [model.layers[-1].name]
-    if isinstance(model.output, dict):
-        return sorted(model.output)
+    outputs = getattr(model, "outputs", None) or [None]  # a Sequential has none before it was called
+    if isinstance(model, keras.Sequential):
+        given = [model.layers[-1].name] * len(outputs)
+    elif isinstance(model.output, dict) and len(model.output) == len(outputs):
+        given = sorted(model.output)
+    else:
+        given = model.output_names
     names: list[str] = []
-    for name in model.output_names:
+    for name in given:
         repeats = itertools.chain([name], (f"{name}_{i}" for i in itertools.count(1)))
         names.append(next(new for new in repeats if new not in names))
     return names

@@ -1,45 +1,33 @@
 """From a Keras model to a SavedModel with one signature: the form the converter reads."""
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tfbig.backend import keras
-from tfbig.backend.graph import graph_of, nodes
-from tfbig.backend.hidden_scores import bounded_hidden_scores
-from tfbig.backend.internals import every_layer
-from tfbig.deployment.modes import is_integer
+from tfbig.backend import keras, tf
+from tfbig.deployment.full_precision import in_float32
+from tfbig.deployment.integer_forms import has_integer_forms, integer_forms
 from tfbig.deployment.recurrent import has_own_form, lowered
+from tfbig.deployment.serving import as_given
 from tfbig.errors import InvalidModel
-
-_ATTENTION = (keras.layers.Attention, keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
 
 
 def input_shapes(model: Any) -> dict[str, tuple[tuple[int | None, ...], str]]:
-    """Returns each input's name with its shape, without the batch axis, and its dtype."""
-    return {tensor.name: (tuple(tensor.shape[1:]), str(tensor.dtype)) for tensor in _inputs(model)}
+    """Returns each input's name with its shape, without the batch axis, and its dtype: of any floats, float32.
 
-
-def output_names(model: Any) -> list[str] | None:
-    """Returns the names of the model's outputs, in order; None where it gives none, or not each its own."""
-    if isinstance(model, keras.Sequential):
-        return [model.layers[-1].name]
-    names = list(getattr(model, "output_names", None) or [])
-    return names if names and len(set(names)) == len(names) == len(model.outputs) else None
-
-
-def index_ranges(model: Any) -> dict[str, tuple[float, float] | None]:
-    """Returns the range of each input of whole numbers that a table is read by: from 0 to its number of rows."""
-    ranges: dict[str, tuple[float, float] | None] = {}
-    if graph_of(model) is None:
-        return ranges
-    for node in nodes(model):
-        if isinstance(node.operation, keras.layers.Embedding):
-            for tensor in model.inputs:
-                if any(x is tensor for x in node.inputs):
-                    ranges[tensor.name] = (0, node.operation.input_dim)
-    return ranges
+    Raises:
+        InvalidModel: The model does not know its inputs, or one is text.
+    """
+    shapes = {}
+    for tensor in _inputs(model):
+        dtype = str(tensor.dtype)
+        if dtype == "string":
+            raise InvalidModel(
+                f"The input {tensor.name!r} of {model.name!r} is text, which a LiteRT file does not take. Turn text "
+                "into numbers before the model (tfbig.clean and tfbig.tokenizer do), and begin the model with these."
+            )
+        shapes[tensor.name] = tuple(tensor.shape[1:]), "float32" if "float" in dtype else dtype
+    return shapes
 
 
 def has_own_trace(model: Any, quantize: str | None, float_forms: Mapping[str, str]) -> bool:
@@ -50,8 +38,7 @@ def has_own_trace(model: Any, quantize: str | None, float_forms: Mapping[str, st
         quantize: The mode.
         float_forms: The forms of recurrent layers in the one for float32.
     """
-    attends = any(isinstance(layer, _ATTENTION) for layer in every_layer(model))
-    return (is_integer(quantize) and attends) or has_own_form(model, quantize, float_forms)
+    return has_integer_forms(model, quantize) or has_own_form(model, quantize, float_forms)
 
 
 def write_saved_model(
@@ -75,24 +62,32 @@ def write_saved_model(
 
     Returns:
         Name of each recurrent layer to the form it took; see `recurrent.lowered`.
+
+    Raises:
+        InvalidModel: The model cannot be a file, as it is stateful or looks values up in a table.
     """
-    signature = [
-        keras.InputSpec(shape=(batch_size, *shape), dtype=dtype, name=name)
+    specs = [
+        tf.TensorSpec((batch_size, *shape), dtype, name)
         for name, (shape, dtype) in input_shapes(model).items()
     ]
-    nested = signature[0] if len(signature) == 1 else signature
 
-    def serve(*x: Any) -> dict[str, Any]:
-        outputs = keras.tree.flatten(model(x[0], training=False))
+    def serve(*rows: Any) -> dict[str, Any]:
+        outputs = keras.tree.flatten(model(as_given(model, list(rows)), training=False))
         # Equally long numbers: TensorFlow sorts the names.
         return {f"output_{place:04d}": output for place, output in enumerate(outputs)}
 
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    hidden = bounded_hidden_scores() if is_integer(quantize) else contextlib.nullcontext()
-    with lowered(model, quantize, fuse=fuse) as forms, hidden:
-        archive.add_endpoint("serve", serve, input_signature=[nested])
-        archive.write_out(str(folder), verbose=False)
+    with in_float32(model), lowered(model, quantize, fuse=fuse) as forms, integer_forms(model, quantize):
+        traced = tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
+    # Not by keras.export.ExportArchive: it traces the model three times, and stores all layers' functions beside.
+    module = tf.Module()
+    module.held = list(traced.variables)
+    try:
+        tf.saved_model.save(module, str(folder), signatures={"serving_default": traced})
+    except AssertionError as error:  # of a resource that is no variable
+        raise InvalidModel(
+            f"The model {model.name!r} looks values up in a table (StringLookup, IntegerLookup, TextVectorization), "
+            "for which a LiteRT file has no place. Look them up before the model, and begin it with their numbers."
+        ) from error
     return forms
 
 

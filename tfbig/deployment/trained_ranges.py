@@ -26,6 +26,14 @@ class TrainedRanges:
     reach_the_edges: bool
 
 
+def trained_mode(model: Any) -> str | None:
+    """Returns the mode of the file that a model was trained for, or None where it was trained for none."""
+    bits = {layer.bits for layer in every_layer(model) if isinstance(layer, FakeQuant)}
+    if not bits or graph_of(model) is None:
+        return None
+    return "int16x8" if max(bits) == 16 else "int8"
+
+
 def trained_ranges(model: Any, quantize: str | None, input_type: str | None) -> TrainedRanges | None:
     """Returns the ranges at the model's edges, or None for a model that was not trained through rounding.
 
@@ -37,18 +45,13 @@ def trained_ranges(model: Any, quantize: str | None, input_type: str | None) -> 
     Raises:
         InvalidOption: The mode is not the one that the model was trained for, or the edges have no range.
     """
-    watchers = [layer for layer in every_layer(model) if isinstance(layer, FakeQuant)]
-    if not watchers or graph_of(model) is None:
+    mode = trained_mode(model)
+    if mode is None:
         return None
-    if quantize != "int8":
+    if quantize != mode:
         raise InvalidOption(
-            f'The model {model.name!r} was trained for quantize="int8"; got quantize={quantize!r}. Its rounding is '
+            f'The model {model.name!r} was trained for quantize="{mode}"; got quantize={quantize!r}. Its rounding is '
             "part of it. For another file, export the model that it was made from."
-        )
-    if any(layer.bits == 16 for layer in watchers):
-        raise InvalidOption(
-            f"The model {model.name!r} rounds activations to 16 bits, for which the converter takes no trained "
-            "ranges. Train it with activation_bits=8."
         )
     inputs = {tensor.name: _range_of_input(model, tensor) for tensor in model.inputs}
     reads_floats = [tensor.name for tensor in model.inputs if "float" in str(tensor.dtype)]

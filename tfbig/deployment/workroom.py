@@ -14,12 +14,14 @@ from tfbig.backend import keras
 from tfbig.deployment.arena import arena_bytes
 from tfbig.deployment.contents import read_contents
 from tfbig.deployment.convert import run_job
+from tfbig.deployment.full_precision import own_tolerance
 from tfbig.deployment.metadata import LABELS
 from tfbig.deployment.modes import MODES, is_integer, label
 from tfbig.deployment.plans import Plan
 from tfbig.deployment.proof import compare
 from tfbig.deployment.reports import ExportReport, FloatFile, Latency
-from tfbig.deployment.signature import has_own_trace, output_names, write_saved_model
+from tfbig.deployment.serving import as_given, output_names
+from tfbig.deployment.signature import has_own_trace, write_saved_model
 from tfbig.errors import ExportFailed
 
 
@@ -83,15 +85,16 @@ class Workroom:
             float_ops=contents.float_ops(),
             inputs={name: contents.tensors[i].dtype for name, i in contents.inputs.items()},
             outputs={name: contents.tensors[i].dtype for name, i in contents.outputs.items()},
-            proof=compare(self.source, self._expected, got, tolerance or MODES[plan.mode].tolerance),
+            proof=compare(self.source, self._expected, got, tolerance or self._tolerance(plan.mode)),
             latency=one_thread,
             latency_all_threads=all_threads,
             float_file=None if plan.mode is None else self._float_file(plan),
             arena_bytes=arena_bytes(contents),
             recurrent=self._saved_model(plan)[1],
-            ranges={name: (float(x.min()), float(x.max())) for name, x in self.rows.items()},
+            ranges={name: (float(np.nanmin(x)), float(np.nanmax(x))) for name, x in self.rows.items()},
             compact=answer["compact"],
             sparse=answer["sparse"],
+            refined=answer["refined"],
             sha256=hashlib.sha256(content).hexdigest(),
             converter_mib=answer["mib"],
             seconds=answer["seconds"],
@@ -112,18 +115,23 @@ class Workroom:
                 "float_front": plan.float_front,
                 "compact": plan.compact,
                 "sparse": plan.sparse,
+                "refine": plan.refine,
                 "outputs": output_names(self.model),
                 "metadata": dict(self.metadata),
             },
             self.timeout,
+            meanwhile=lambda: self._expected,
         )
 
     @cached_property
     def _expected(self) -> list[np.ndarray]:
         """The model's own answers."""
-        columns = list(self.rows.values())
-        outputs = self.model(columns[0] if len(columns) == 1 else columns, training=False)
+        outputs = self.model(as_given(self.model, list(self.rows.values())), training=False)
         return [np.asarray(output) for output in keras.tree.flatten(outputs)]
+
+    def _tolerance(self, mode: str | None) -> float:
+        """What the mode allows, or what the model's own answers are off by, where it computes in 16 bits."""
+        return max(MODES[mode].tolerance, own_tolerance(self.model))
 
     def _saved_model(self, plan: Plan) -> tuple[Path, dict[str, str]]:
         """A SavedModel that suits the plan, and the forms of its recurrent layers.

@@ -1,0 +1,142 @@
+"""Layers in the forms that integer files can compute, put in their places while a model is traced."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from tfbig.backend import keras, tf
+from tfbig.backend.graph import graph_of, nodes, operation_name
+from tfbig.backend.hidden_scores import bounded_hidden_scores
+from tfbig.backend.internals import every_layer
+from tfbig.deployment.modes import is_integer
+from tfbig.models.step_layers import AverageOfSteps
+
+_L = keras.layers
+_ATTENTION = (_L.Attention, _L.MultiHeadAttention, _L.GroupQueryAttention)
+_AVERAGES = (_L.GlobalAveragePooling1D, AverageOfSteps)
+
+
+def has_integer_forms(model: Any, quantize: str | None) -> bool:
+    """Returns whether a mode's trace of the model is another one than that for float32, recurrent layers aside.
+
+    Args:
+        model: A built Keras model.
+        quantize: The mode.
+    """
+    attends = any(isinstance(layer, _ATTENTION) for layer in every_layer(model))
+    return is_integer(quantize) and (attends or next(_stand_ins(model, quantize), None) is not None)
+
+
+@contextlib.contextmanager
+def integer_forms(model: Any, quantize: str | None) -> Iterator[None]:
+    """Lets the model be traced, in the block, in a form that suits an integer mode; for others nothing is changed.
+
+    Hidden steps of attention get a small score (see `bounded_hidden_scores`). Layer normalization subtracts the mean
+    once and goes on from there: LiteRT has no 16-bit SQUARED_DIFFERENCE, which Keras's variance becomes, and no integer
+    NEG; and a difference of two large products would be rounded twice.
+
+    For 16 bits the converter asks for the ranges of whole numbers, too, wherever they are added or compared; it records
+    none. So indices go to their table as they are, and comparisons, of tokens with the one that pads, are of floats.
+    And it gives a sum the scale of its terms, which clips it: averages of masked steps are ratios of means.
+
+    Args:
+        model: A built Keras model. It is left as found.
+        quantize: The mode.
+    """
+    if not is_integer(quantize):
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(bounded_hidden_scores())
+        for operation, stand_in, name in _stand_ins(model, quantize):
+            stack.enter_context(calls(operation, stand_in, name))
+        yield
+
+
+def _stand_ins(model: Any, quantize: str | None) -> Iterator[tuple[Any, Callable[..., Any], str]]:
+    """What is called in another form: layer or operation, the function that stands in, and for which method."""
+    layers, wide = every_layer(model), quantize == "int16x8"
+    for layer in layers:
+        if isinstance(layer, _L.LayerNormalization) and not getattr(layer, "rms_scaling", False):
+            yield layer, _normalized_by(layer), "call"
+        elif type(layer) is _L.Embedding and wide:
+            yield layer, looked_up_in(layer), "call"
+            if layer.mask_zero:
+                yield layer, _not_zero, "compute_mask"
+        elif isinstance(layer, _AVERAGES) and wide:
+            yield layer, _averaged_by(layer), "call"
+    # A Sequential holds its graph, which is a model of its own, and may not be among its layers.
+    for graph in [layer for layer in layers if wide and graph_of(layer) is not None]:
+        for node in nodes(graph):
+            if operation_name(node.operation) == "NotEqual" and "int" in str(node.inputs[0].dtype):
+                yield node.operation, _differ, "call"
+
+
+@contextlib.contextmanager
+def calls(operation: Any, stand_in: Callable[..., Any], name: str = "call") -> Iterator[None]:
+    """Lets a function stand in, in the block, for a method of an operation.
+
+    Recurrent layers do without cuDNN in it, whose operators Keras would trace on a GPU.
+    """
+    own, cudnn = vars(operation).get(name), getattr(operation, "use_cudnn", None)
+    setattr(operation, name, stand_in)
+    if cudnn is not None:
+        operation.use_cudnn = False
+    try:
+        yield
+    finally:
+        delattr(operation, name)
+        if own is not None:
+            setattr(operation, name, own)
+        if cudnn is not None:
+            operation.use_cudnn = cudnn
+
+
+def _differ(x1: Any, x2: Any) -> Any:
+    return tf.not_equal(tf.cast(x1, tf.float32), tf.cast(x2, tf.float32))
+
+
+def _not_zero(inputs: Any, mask: Any = None) -> Any:
+    return _differ(inputs, 0)
+
+
+def looked_up_in(layer: Any) -> Callable[..., Any]:
+    """Returns what an Embedding computes, by GATHER alone: without Keras's arithmetic for negative indices."""
+
+    def call(inputs: Any) -> Any:
+        rows = tf.gather(tf.convert_to_tensor(layer.embeddings), tf.cast(inputs, tf.int32))
+        return tf.cast(rows, layer.compute_dtype)
+
+    return call
+
+
+def _averaged_by(layer: Any) -> Callable[..., Any]:
+    original = layer.call
+
+    def call(inputs: Any, mask: Any = None) -> Any:
+        if mask is None or getattr(layer, "data_format", "channels_last") != "channels_last":
+            return original(inputs, mask=mask)
+        kept = tf.cast(mask, inputs.dtype)[..., None]
+        keepdims, steps = getattr(layer, "keepdims", False), tf.cast(tf.shape(inputs)[1], inputs.dtype)
+        share = tf.maximum(tf.reduce_mean(kept, 1, keepdims), 1 / steps)  # of nothing but padding it is zeros
+        return tf.reduce_mean(inputs * kept, 1, keepdims) / share
+
+    return call
+
+
+def _normalized_by(layer: Any) -> Callable[..., Any]:
+    def call(inputs: Any) -> Any:
+        x = tf.cast(inputs, tf.float32)  # as Keras does, whatever the model's precision
+        axes = [axis % len(x.shape) for axis in np.ravel(layer.axis)]
+        apart = x - tf.reduce_mean(x, axes, keepdims=True)
+        # Multiplied by itself: a square may become SQUARED_DIFFERENCE again.
+        x = apart * tf.math.rsqrt(tf.reduce_mean(apart * apart, axes, keepdims=True) + layer.epsilon)
+        shape = [size if place in axes else 1 for place, size in enumerate(x.shape)]
+        for weight, combine in ((layer.gamma, tf.multiply), (layer.beta, tf.add)):
+            if weight is not None:
+                x = combine(x, tf.reshape(tf.cast(weight, tf.float32), shape))
+        return tf.cast(x, layer.compute_dtype)
+
+    return call
