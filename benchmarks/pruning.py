@@ -49,9 +49,10 @@ def mnist(seed, rows):
 
 def network(library, shape, convolutions, dense):
     layers = library.layers
+    padding = "valid" if shape == (28, 28, 1) else "same"  # MNIST: Caffe's LeNet-5
     stack = [layers.Input(shape)]
     for filters, size in convolutions:
-        stack += [layers.Conv2D(filters, size, activation="relu", padding="same"), layers.MaxPooling2D()]
+        stack += [layers.Conv2D(filters, size, activation="relu", padding=padding), layers.MaxPooling2D()]
     stack += [layers.Flatten(), layers.Dense(dense, activation="relu"), layers.Dense(10)]
     model = library.Sequential(stack)
     compiled(library, model)

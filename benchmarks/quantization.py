@@ -3,8 +3,11 @@
     TFBIG_DATA=../shared python benchmarks/quantization.py [--quick] [--seeds 3]
 
 A small MobileNet is trained in float; from its weights start post-training int8, TFMOT's quantization-aware
-training and tfbig's, on the same rows in the same order with the same optimizer. Prints the accuracy of the files,
-how many labels of each file agree with those of the Keras model it came from, and the operators that are not int8.
+training and tfbig's, on the same rows in the same order with the same optimizer. A fourth trains on in float for as
+long, then rounds: what the further epochs alone are worth, and what a step costs without rounding. Prints the
+accuracy of the files, how many labels of each file agree with those of the Keras model it came from, the operators
+that are not int8, and the time of a step, the first epoch left out: by the clock, and in processor seconds, which
+other work on the machine disturbs less. No row of the test set is seen before the files are final.
 Writes benchmarks/results/quantization.json. Exits with 1 where tfbig's file is more than 0.3 points less accurate
 than TFMOT's or less accurate than the post-training one (means over seeds), agrees on less than 99.5%, or computes
 in float. MNIST is read from $TFBIG_DATA/data/mnist.npz; without it digits are used.
@@ -31,6 +34,7 @@ from tfbig.backend.pruning import tfmot
 
 RESULTS = Path(__file__).parent / "results"
 BATCH, RATE = 64, 3e-3
+NAMES = ("after training", "float on, after", "TFMOT", "tfbig")
 
 
 def mnist(seed, rows):
@@ -70,7 +74,30 @@ def network(library, shape):
     return model
 
 
-def scored(lite, labels, data, seconds=0.0):
+def stopwatch(library, steps):
+    """A callback that notes the milliseconds of a step, by the clock and of the processor, for each epoch."""
+
+    class Stopwatch(library.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.marks = [self.now()]
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.marks.append(self.now())
+
+        def now(self):
+            return time.perf_counter(), time.process_time()
+
+        def per_step(self):
+            """The medians; the first epoch holds the tracing and counts only where there is no other."""
+            epochs = np.diff(self.marks, axis=0)
+            epochs = epochs[1:] if len(epochs) > 1 else epochs
+            clock, processor = np.median(epochs, axis=0) / steps * 1000
+            return {"step ms": float(clock), "step processor ms": float(processor)}
+
+    return Stopwatch()
+
+
+def scored(lite, labels, data, watch=None):
     _, x_test, _, y_test = data
     named = lite.predict(x_test).argmax(1)
     other = {name: count for name, count in lite.ops.items() if not name.endswith(("int8", "int32"))}
@@ -79,40 +106,68 @@ def scored(lite, labels, data, seconds=0.0):
         "agreement": float((named == labels).mean()),
         "bytes": lite.path.stat().st_size,
         "not int8": other,
-        "seconds": seconds,
+        **({} if watch is None else watch.per_step()),
     }
 
 
-def after_training(base, data, folder):
+def steps_of(data):
+    return -(-len(data[0]) // BATCH)
+
+
+def after_training(base, data, folder, watch=None):
     lite = tfbig.export(base, f"{folder}/after.tflite", quantize="int8", calibration=data[0], overwrite=True)
-    return scored(lite, base.predict(data[1], verbose=0).argmax(1), data)
+    return scored(lite, base.predict(data[1], verbose=0).argmax(1), data, watch)
+
+
+def float_on(base, data, epochs, folder):
+    model = network(keras, data[0].shape[1:])
+    model.set_weights(base.get_weights())
+    watch = stopwatch(keras, steps_of(data))
+    tfbig.fit(model, data[0], data[2], callbacks=[watch], **options(keras, epochs))
+    return after_training(model, data, folder, watch)
 
 
 def with_tfbig(base, data, epochs, folder):
-    start = time.perf_counter()
-    optimizer = keras.optimizers.Adam(RATE / 10)
-    options = {"epochs": epochs, "batch_size": BATCH, "shuffle": False, "verbose": 0}
-    model = tfbig.quantize_aware(base, data[0], data[2], optimizer=optimizer, **options)
-    seconds = time.perf_counter() - start
+    watch = stopwatch(keras, steps_of(data))
+    model = tfbig.quantize_aware(base, data[0], data[2], callbacks=[watch], **options(keras, epochs))
     lite = tfbig.export(model, f"{folder}/tfbig.tflite", quantize="int8", overwrite=True)
-    return scored(lite, model.predict(data[1], verbose=0).argmax(1), data, seconds)
+    return scored(lite, model.predict(data[1], verbose=0).argmax(1), data, watch)
 
 
 def with_tfmot(base, data, epochs, folder):
     twin = network(tf_keras, data[0].shape[1:])
     twin.set_weights(base.get_weights())
-    start = time.perf_counter()
+    watch = stopwatch(tf_keras, steps_of(data))
     model = tfmot().quantization.keras.quantize_model(twin)
+    settings = options(tf_keras, epochs)
     loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(tf_keras.optimizers.Adam(RATE / 10), loss, metrics=["accuracy"])
-    model.fit(data[0], data[2], epochs=epochs, batch_size=BATCH, shuffle=False, verbose=0)
-    seconds = time.perf_counter() - start
+    model.compile(settings.pop("optimizer"), loss, metrics=["accuracy"])
+    model.fit(data[0], data[2], callbacks=[watch], **settings)
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.inference_input_type = converter.inference_output_type = tf.int8
     path = Path(folder) / "tfmot.tflite"
     path.write_bytes(converter.convert())
-    return scored(tfbig.LiteModel(path), model.predict(data[1], verbose=0).argmax(1), data, seconds)
+    return scored(tfbig.LiteModel(path), model.predict(data[1], verbose=0).argmax(1), data, watch)
+
+
+def options(library, epochs):
+    """Of all trainings that start from the float model: same order, same steps."""
+    optimizer = library.optimizers.Adam(RATE / 10)
+    return {"optimizer": optimizer, "epochs": epochs, "batch_size": BATCH, "shuffle": False, "verbose": 0}
+
+
+def printed(name, part):
+    step = (
+        ""
+        if "step ms" not in part
+        else f"{part['step ms']:.2f} ms a step ({part['step processor ms']:.2f})  "
+    )
+    print(
+        f"    {name:15}  file {part['accuracy']:.4f}  agrees {part['agreement']:.2%}  {part['bytes']:,} bytes  "
+        f"{step}not int8: {part['not int8'] or 'nothing'}",
+        flush=True,
+    )
 
 
 def measure(load, seeds, rows, epochs):
@@ -124,18 +179,15 @@ def measure(load, seeds, rows, epochs):
             base = network(keras, data[0].shape[1:])
             tfbig.fit(base, data[0], data[2], epochs=epochs, batch_size=BATCH, seed=seed, verbose=0)
             row = {"seed": seed, "float": float(tfbig.evaluate(base, data[1], data[3])["accuracy"])}
+            more = max(1, epochs // 2)
             row["after training"] = after_training(base, data, folder)
-            row["TFMOT"] = with_tfmot(base, data, max(1, epochs // 2), folder)
-            row["tfbig"] = with_tfbig(base, data, max(1, epochs // 2), folder)
+            row["float on, after"] = float_on(base, data, more, folder)
+            row["TFMOT"] = with_tfmot(base, data, more, folder)
+            row["tfbig"] = with_tfbig(base, data, more, folder)
             results.append(row)
             print(f"seed {seed}  float {row['float']:.4f}")
-            for name in ("after training", "TFMOT", "tfbig"):
-                part = row[name]
-                print(
-                    f"    {name:14}  file {part['accuracy']:.4f}  agrees {part['agreement']:.2%}  "
-                    f"{part['bytes']:,} bytes  {part['seconds']:.1f} s  not int8: {part['not int8'] or 'nothing'}",
-                    flush=True,
-                )
+            for name in NAMES:
+                printed(name, row[name])
     return results
 
 
@@ -158,6 +210,14 @@ def main():
     def mean(name):
         return np.mean([row[name]["accuracy"] for row in results])
 
+    for other in ("TFMOT", "float on, after"):
+        times = [
+            row["tfbig"][key] / row[other][key] for key in ("step ms", "step processor ms") for row in results
+        ]
+        clock, processor = np.split(np.array(times), 2)
+        print(
+            f"a step of tfbig's: {clock.mean():.2f} x {other!r} by the clock, {processor.mean():.2f} x processor"
+        )
     limits = {
         "accuracy at least TFMOT's - 0.3 points": mean("tfbig") >= mean("TFMOT") - 0.003,
         "accuracy at least that of post-training int8": mean("tfbig") >= mean("after training"),

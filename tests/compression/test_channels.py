@@ -129,6 +129,12 @@ def transformer():
     return keras.Model(x, L.Dense(3)(L.GlobalAveragePooling1D()(L.LayerNormalization()(h))))
 
 
+def transformer_of_tokens():
+    """Learned positions and an average over steps that count: the width can go where the norm is per channel."""
+    options = {"vocabulary": 11, "padding": 0, "depth": 1, "width": 8, "heads": 2, "norm": "batch"}
+    return tfbig.models.transformer((5,), 3, **options)
+
+
 def attention_without_norm():
     x = keras.Input((5, 4))
     query, memory = L.Dense(8)(x), L.Conv1D(6, 2)(x)
@@ -216,8 +222,8 @@ def opaque():
 
 ALL = (
     *(mlp, plain_cnn, flatten_cnn, residual, depthwise_separable, squeeze_and_excite, inception, recurrent),
-    *(encoder_decoder, transformer, attention_without_norm, autoencoder, sequence_cnn, volumes, einsum),
-    *(many_inputs_and_outputs, nested_and_shared, opaque),
+    *(encoder_decoder, transformer, transformer_of_tokens, attention_without_norm, autoencoder, sequence_cnn),
+    *(volumes, einsum, many_inputs_and_outputs, nested_and_shared, opaque),
 )
 
 
@@ -338,6 +344,16 @@ def test_a_normal_stream_that_a_norm_looks_at_stays_whole_and_is_listed():
         "goes into 'norm' (LayerNormalization), which takes its statistics over all channels"
     )
     assert [group.makers for group in plan.groups] == [("after",)]
+
+
+def test_the_width_of_a_transformer_shrinks_with_its_learned_positions_but_not_with_sinusoidal_ones():
+    plan = tfbig.shrink_plan(transformer_of_tokens())
+    assert any("embedding" in name for group in plan.groups for name in group.makers)
+    options = {"depth": 1, "width": 8, "heads": 2, "norm": "batch", "positions": "sinusoidal"}
+    plan = tfbig.shrink_plan(tfbig.models.transformer((5, 3), 2, **options))
+    assert plan.skipped["features"] == (
+        "goes into 'positions' (Positions), which computes a wave for each channel from how many there are"
+    )
 
 
 def test_a_norm_over_steps_only_does_not_hold_channels():

@@ -194,13 +194,14 @@ def test_layers_not_asked_for_stay_in_float_and_are_listed(small, tmp_path):
         tfbig.export(rounded, tmp_path / "other.tflite", quantize="int8", input_type="int8")
 
 
-def test_sixteen_bits_train_but_have_no_file(small, tmp_path):
+def test_sixteen_bits_train_and_export(small, tmp_path):
     model, digits = small
     rounded = quantized(small, activation_bits=16, epochs=1)
     assert tfbig.quantization(rounded).activation_bits == 16
     assert accuracy(rounded, digits) >= accuracy(model, digits) - 0.015
-    with pytest.raises(InvalidOption, match="16 bits.*Train it with activation_bits=8"):
-        exported(rounded, tmp_path)
+    lite = tfbig.export(rounded, tmp_path / "wide.tflite", quantize="int16x8")
+    assert (lite.report.quantize, lite.report.float_ops) == ("int16x8", ())
+    assert agreement(rounded, lite, digits.x_test) == 1.0
 
 
 def test_normalizers_compute_in_integers_for_images_and_in_float_for_units(digits, digits_model, tmp_path):

@@ -106,6 +106,41 @@ def test_attention_with_constraints_stays_in_float_and_is_listed():
     assert "constraints" in plan.in_float["att"]
 
 
+def folded(convolution, normalization):
+    """A model whose normalization will be folded, with factors far from 1."""
+    model = keras.Sequential([keras.Input((6, 6, 2)), convolution, normalization, L.Flatten(), L.Dense(2)])
+    generator = np.random.default_rng(0)
+    for weight in model.trainable_weights:
+        weight.assign(generator.uniform(0.5, 2.0, weight.shape))
+    return model
+
+
+def test_a_penalty_on_a_kernel_stays_where_a_normalization_is_folded_in():
+    convolution = L.Conv2D(3, 2, use_bias=False, kernel_regularizer=L2, bias_regularizer=L1, name="conv")
+    model = folded(convolution, L.BatchNormalization(name="norm"))
+    plan, rounded = quantized(model)
+    assert len(plan.factors) == 1
+    assert plan.lost == {}
+    # Of the kernel before the factor, and of nothing else: the bias that the folding makes was never penalized.
+    want = float(L2(convolution.kernel))
+    assert float(sum(rounded.losses)) == pytest.approx(want, rel=0.02)  # as above, of the rounded kernel
+
+
+def test_what_folding_ends_is_said():
+    positive = keras.constraints.NonNeg()
+    convolution = L.Conv2D(3, 2, bias_constraint=positive, kernel_regularizer=L2, name="conv")
+    model = folded(
+        convolution, L.BatchNormalization(gamma_regularizer=L1, beta_constraint=positive, name="norm")
+    )
+    x, y = np.random.default_rng(0).normal(size=(32, 6, 6, 2)), np.arange(32) % 2
+    with pytest.warns(
+        UserWarning, match="conv: bias_constraint; norm: gamma_regularizer, beta_constraint"
+    ) as said:
+        rounded = tfbig.quantize_aware(model, x, y, epochs=1, verbose=0)
+    assert __file__ in {warning.filename for warning in said}
+    assert rounded.get_layer("conv").layer.bias.constraint is None
+
+
 def test_what_a_penalty_looks_at_is_not_folded_away():
     x = keras.Input((4,))
     layer = L.Dense(5, activity_regularizer=L2, name="dense")

@@ -293,3 +293,17 @@ def test_a_shrunk_model_is_pruned_and_shrunk_again(model, blobs):
     assert units(smaller) == [8, 4, 3]
     thin = tfbig.prune(smaller, *blobs, sparsity=0.5, epochs=3, verbose=0)
     assert tfbig.sparsity(thin).overall == pytest.approx(0.5, abs=0.02)  # rounding in kernels of 12 weights
+
+
+def test_a_layer_that_cannot_be_followed_is_named_by_a_warning():
+    class Mixed(L.Dense):
+        def call(self, x):
+            return keras.ops.flip(super().call(x), axis=-1)
+
+    stack = [L.Dense(8, name="before"), Mixed(6, name="mixed"), L.Dense(4, name="after"), L.Dense(2)]
+    model = keras.Sequential([keras.Input((4,)), *stack])
+    with pytest.warns(
+        UserWarning, match=r"whole, .*: mixed \(a Mixed, which cannot be followed\)\. shrink_plan"
+    ):
+        smaller = tfbig.shrink(model)
+    assert [layer.units for layer in smaller.layers] == [8, 6, 2, 2]

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import tfbig
-from tfbig.compression.sparsity import SparsityReport
+from tfbig.compression.sparsity import LayerSparsity, SparsityReport
 from tfbig.errors import InvalidModel
 
 
@@ -62,3 +62,32 @@ def test_kernels_that_were_pruned_on_request_are_measured(blobs):
         ("head", None, 0.0),
     ]
     assert report.skipped == {"head": "not among the layers asked for"}
+
+
+def test_print_shows_what_was_asked_and_reached_and_where_they_differ():
+    layers = (
+        LayerSparsity("first", 10_000, 8_000, 0.8),
+        LayerSparsity("second", 9, 7, 0.8),  # 0.2 of a weight off: as near as nine weights come
+        LayerSparsity("third", 100, 50, 0.8),
+    )
+    assert str(SparsityReport(layers, {"norm": "normalization is left alone"})).splitlines() == [
+        "layer   weights  zeros  sparsity   asked",
+        "─" * 58,
+        "first    10,000  8,000    80.00%  80.00%",
+        "second        9      7    77.78%  80.00%",
+        "third       100     50    50.00%  80.00%  fewer than asked",
+        "norm    skipped: normalization is left alone",
+        "─" * 58,
+        "all      10,109  8,057    79.70%",
+    ]
+    alike = SparsityReport((LayerSparsity("only", 100, 60),), asked=0.5)
+    assert str(alike).splitlines()[-1].split() == [
+        "all",
+        "100",
+        "60",
+        "60.00%",
+        "50.00%",
+        "more",
+        "than",
+        "asked",
+    ]

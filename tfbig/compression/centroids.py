@@ -61,7 +61,9 @@ class SharedWeights(Holding):
         first = [
             _first_centroids(row, clusters, init, keep_zeros) for row in (free if per_channel else [free])
         ]
-        centroids = self._settled(free, tf.constant(np.stack(first)))
+        centroids = tf.constant(np.stack(first))
+        # Equal steps take the fewest bits for an error (Gish and Pierce, 1968); k-means would fill clusters evenly.
+        centroids = centroids if init == "linear" else self._settled(free, centroids)
         self._free, self._centroids = _state(free), _state(centroids)
         self._members = _state(nearest(free, centroids))
 

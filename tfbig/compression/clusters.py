@@ -107,7 +107,8 @@ class Cluster(keras.callbacks.Callback):
             clusters: Distinct values per kernel, at least 2. Where zeros are kept, 0 is one of them, as in TFMOT, and
                 at least 3 are needed.
             init: Where the values start: "kmeans++", "density", "linear" or "random", or TFMOT's
-                `CentroidInitialization`. A few rounds of k-means follow, then training.
+                `CentroidInitialization`. A few rounds of k-means follow, then training. "linear" keeps its equal steps
+                instead: most weights share the middle ones, so that the compressed file is the smallest.
             per_channel: Gives each output channel (last axis) its own values.
             preserve_sparsity: Whether zeros stay zero. "auto" keeps them in kernels of at least 5% zeros,
                 unless they hold nothing else.
@@ -225,7 +226,8 @@ def cluster(
         x: As in `fit`.
         y: As in `fit`.
         clusters: Distinct values per kernel, at least 2. Where zeros are kept, 0 is one of them, as in TFMOT.
-        init: Where the values start: "kmeans++", "density", "linear" or "random".
+        init: Where the values start: "kmeans++", "density", "linear" or "random". k-means stays closest to the weights;
+            "linear", equal steps, compresses best.
         per_channel: Gives each output channel (last axis) its own values.
         preserve_sparsity: Whether zeros stay zero. "auto" keeps them in kernels of at least 5% zeros.
         layers: Which kernels, as in `Prune`.

@@ -56,7 +56,8 @@ def linear(layer: Any, bias: np.ndarray | None = None) -> Any:
         config["activation"] = "linear"
     weights = [kernel_of(layer)] + ([layer.bias] if getattr(layer, "bias", None) is not None else [])
     if bias is not None:
-        config["use_bias"] = True
+        # What was asked of the layer's own bias was not asked of this one.
+        config |= {"use_bias": True, "bias_regularizer": None, "bias_constraint": None}
         weights = [kernel_of(layer), bias]
     copy = type(layer).from_config(config)
     copy.build_from_config(layer.get_build_config())

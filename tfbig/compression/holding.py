@@ -1,5 +1,6 @@
 """Constraints that a technique puts on kernels for one training, and how they come off again."""
 
+from collections.abc import Callable
 from typing import Any
 
 from tfbig.backend import keras
@@ -19,14 +20,22 @@ class Holding(keras.constraints.Constraint):
 
 
 class Masked(Holding):
-    """Multiplies a kernel by its mask after each gradient step, inside the compiled step and on every replica."""
+    """Multiplies a kernel by its mask after each gradient step, inside the compiled step and on every replica.
+
+    Attributes:
+        mask: A variable of the kernel's shape.
+        before: Is called in each step before the mask is looked at, and may change it; or None.
+    """
 
     def __init__(self, mask: Any, inner: Any, holder: str):
         super().__init__(inner, holder)
         self.mask = mask
+        self.before: Callable[[], None] | None = None
 
     def __call__(self, kernel: Any) -> Any:
         """Returns the kernel with zeros where its mask has them."""
+        if self.before is not None:
+            self.before()
         if self.inner is not None:
             kernel = self.inner(kernel)
         return masked(kernel, self.mask)

@@ -24,6 +24,8 @@ _ROUNDS_INPUTS = (
     *(rules.KERNEL, rules.SEPARABLE, rules.ATTENTION, rules.AFFINE),
     *(rules.ACTIVATION, rules.OWN, rules.SAME),
 )
+# The weights of a batch normalization.
+_FACTORS = ("gamma", "beta")
 # Of images, with that of the batch: what the depthwise convolution takes that stands for a factor per channel.
 _MOST_AXES = 4
 
@@ -37,12 +39,14 @@ class Plan:
         kinds: What each call is, in the words of `integer_rules`.
         factors: For kernels with a normalization folded in: its factor per channel, and whether it trains.
         in_float: Layer name to the reason why it stays in float.
+        lost: Layer name to the penalties and constraints that end with its being folded or made a convolution.
     """
 
     wiring: Wiring
     kinds: dict[Call, str] = field(default_factory=dict)
     factors: dict[Any, tuple[np.ndarray, bool]] = field(default_factory=dict)
     in_float: dict[str, str] = field(default_factory=dict)
+    lost: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def make_plan(wiring: Wiring, chosen: Callable[[Any], bool]) -> Plan:
@@ -186,6 +190,8 @@ def _fold(plan: Plan) -> None:
         affine = rules.affine_of(follower.op, _channels(call), len(call.outputs[0].shape))
         if affine is None or call.op in plan.factors:
             continue
+        _note_lost(plan, call, ("bias",) if call.op.use_bias else ())
+        _note_lost(plan, follower, _FACTORS)
         call.op = _with_offset(call.op, *affine)
         axes = channel_axes(call.op)
         shape = [kernel_of(call.op).shape[axis] for axis in axes]
@@ -201,6 +207,14 @@ def _with_offset(layer: Any, factor: np.ndarray, offset: np.ndarray) -> Any:
     return linear(layer, bias=bias * factor + offset)
 
 
+def _note_lost(plan: Plan, call: Call, weights: tuple[str, ...]) -> None:
+    """Penalties and constraints of these weights speak of numbers that no longer exist by themselves."""
+    rules_of_weights = [f"{weight}_{what}" for weight in weights for what in ("regularizer", "constraint")]
+    lost = tuple(name for name in rules_of_weights if getattr(call.op, name, None) is not None)
+    if lost:
+        plan.lost[call.name] = lost
+
+
 def _stand_alone(plan: Plan) -> None:
     """Turns what could not be folded into a depthwise convolution of one pixel: one operation, a scale a channel."""
     calls: list[Call] = []
@@ -213,6 +227,7 @@ def _as_convolution(plan: Plan, call: Call) -> list[Call]:
     shape, dtype = call.outputs[0].shape, call.outputs[0].dtype
     affine = rules.affine_of(call.op, _channels(call), len(shape))
     assert affine is not None  # such calls are float
+    _note_lost(plan, call, _FACTORS)
     layer = _L.DepthwiseConv2D(1)
     adopt(layer, [affine[0].reshape(1, 1, -1, 1), affine[1]], _channels(call))
     layer.trainable = isinstance(call.op, _L.BatchNormalization) and call.op.trainable

@@ -3,16 +3,16 @@
 import warnings
 from typing import Any
 
-from tfbig.backend import keras, tf
+from tfbig.backend import keras
 from tfbig.compression.copies import copy_model
-from tfbig.compression.holding import Masked, check_free, masked, take_off_leftovers
+from tfbig.compression.holding import check_free, take_off_leftovers
 from tfbig.compression.masks import TFMOT_NAMES, check_pattern
-from tfbig.compression.schedules import Update, check_aim, default_schedule, frequency_of, plan
+from tfbig.compression.planned_masks import PlannedMasks
+from tfbig.compression.schedules import Update, check_aim, default_schedule, plan
 from tfbig.compression.sparsity import SparsityReport, measured, remember
 from tfbig.compression.targets import LayerChoice, Target, find_targets, those_that_train
-from tfbig.data.checking import is_stream, row_count
 from tfbig.errors import InvalidData
-from tfbig.options import checked, positive_int
+from tfbig.options import checked
 from tfbig.training import checks
 from tfbig.training.fit import fit
 
@@ -28,7 +28,10 @@ class Prune(keras.callbacks.Callback):
     Attributes:
         report: After training, a `SparsityReport`: what was asked and reached per layer, what was skipped.
             `tfbig.sparsity(model)` says so too, for as long as the model lives.
+        steps_between: Lets `fit` compile many steps into one call: masks are set anew inside of it.
     """
+
+    steps_between = 1 << 30
 
     @checked(also_known_as=TFMOT_NAMES)
     def __init__(
@@ -55,12 +58,14 @@ class Prune(keras.callbacks.Callback):
             block_size: (rows, columns) of the blocks that are kept or dropped whole, for two-dimensional kernels.
             block_pooling: "AVG" or "MAX" of a block's magnitudes decides about it.
             m_by_n: (m, n) puts m zeros in every n consecutive input channels, from the first step on: 2:4 is what
-                sparse hardware speeds up. Needs no sparsity.
+                sparse hardware speeds up. Needs no sparsity. With a schedule, which weights are zero is decided anew
+                whenever it prunes; its sparsity is not used.
             scope: "layer" gives every kernel the same sparsity; "global" sets one threshold for all kernels, so
                 that layers with small weights give more.
 
         Raises:
-            InvalidOption: Not exactly one of `sparsity`, `schedule` and `m_by_n`, or a value that makes no sense.
+            InvalidOption: Not exactly one of `sparsity`, `schedule` and `m_by_n` (a schedule and `m_by_n` go together),
+                or a value that makes no sense.
 
         Example:
             >>> import numpy as np, tfbig
@@ -78,27 +83,20 @@ class Prune(keras.callbacks.Callback):
         self.schedule = schedule
         self.layers = layers
         self.report: SparsityReport | None = None
-        self._installed: list[tuple[Target, Masked]] = []
-        self._planned_frequency = 1
+        self._masks: PlannedMasks | None = None
         self._step, self._last_batch = 0, -1
         # Steps that the plan is for, and the plan. A checkpoint brings the position back, and the steps; not the plan.
         self._plan: tuple[int, list[Update]] = (0, [])
 
-    @property
-    def steps_between(self) -> int:
-        """Gradient steps that may pass unseen between two updates (`fit` compiles as many into one call)."""
-        if self.schedule is not None:
-            return frequency_of(self.schedule)
-        return self._planned_frequency
-
     def plan_for(self, total_steps: int) -> list[Update]:
         """Returns the updates that a training of so many gradient steps would see; trains nothing."""
-        if self.pattern.m_by_n is not None:
-            self._planned_frequency = total_steps
+        if self.pattern.m_by_n is None:
+            return plan(self.schedule or default_schedule(self.asked or 0.0, total_steps), total_steps)
+        if self.schedule is None:
             return [Update(0, self.asked or 0.0)]
-        schedule = self.schedule or default_schedule(self.asked or 0.0, total_steps)
-        self._planned_frequency = frequency_of(schedule)
-        return plan(schedule, total_steps)
+        # The form decides how many zeros there are; the schedule, when the smallest weights are looked for.
+        updates = plan(self.schedule, total_steps, sparsity_counts=False)
+        return [Update(update.step, self.asked or 0.0) for update in updates]
 
     def set_model(self, model: Any) -> None:
         """Takes the model, and the masks off it that a training which was interrupted has left."""
@@ -112,9 +110,15 @@ class Prune(keras.callbacks.Callback):
             raise InvalidData(
                 "Pruning needs to know how long an epoch is: pass steps_per_epoch for this stream."
             )
+        check_free([(target.name, target.kernel) for target in targets], "Prune")
         self._first_epoch: int | None = None
         self._step = self._planned = self._total_steps = 0
-        self._install(targets)
+        self._plan = (0, [])
+        self._last_batch = -1
+        with self.model.distribute_strategy.scope():
+            self._masks = PlannedMasks(targets, self.pattern, self.model.trainable_variables)
+        # fit made its step function before this hook; made again, it traces with the masks.
+        self.model.make_train_function(force=True)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Batches count from 0 again. The first epoch tells how many there are: Keras says it nowhere else."""
@@ -126,24 +130,35 @@ class Prune(keras.callbacks.Callback):
         """Lays out the plan before the first step, once a resumed training knows where it began."""
         if not self._total_steps:
             self._total_steps = self.params["steps"] * (self.params["epochs"] - (self._first_epoch or 0))
-        self._update_masks()
+        assert self._masks is not None
+        if self._plan[0] != self._total_steps:
+            self._plan = self._total_steps, self.plan_for(self._total_steps)
+            self._masks.lay_out(self._plan[1], self._total_steps, self._step)
+        due = self._fallen_due()
+        if due is not None:  # before the first step
+            self._masks.set_now(due.sparsity)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Sets the masks anew when an update has fallen due."""
+        """Counts the steps; the masks have followed the plan inside of them."""
+        # Keras names the last batch of a full call, also where an epoch ends inside of it.
+        batch = min(batch, self.params["steps"] - 1)
         self._step += batch - self._last_batch
         self._last_batch = batch
-        self._update_masks()
+        if self._planned < len(self._plan[1]):
+            assert self._masks is not None
+            due = self._fallen_due()
+            if self._masks.catch_up(self._step) and due is not None:
+                self._masks.set_now(due.sparsity)
 
     def on_train_end(self, logs: Any = None) -> None:
         """Makes the zeros final, measures them, and leaves a plain model."""
-        for target, constraint in self._installed:
-            # Weight averaging and restored best weights may have written over the zeros.
-            target.kernel.assign(masked(target.kernel, constraint.mask))
-        asked = self.asked if self.pattern.scope == "layer" else None
-        targets = [target for target, _ in self._installed]
-        self.report = measured(targets, self._skipped, {target.name: asked for target in targets})
+        assert self._masks is not None
+        self._masks.make_final()
+        of_each, of_all = (self.asked, None) if self.pattern.scope == "layer" else (None, self.asked)
+        names = {target.name: of_each for target in self._masks.targets}
+        self.report = measured(self._masks.targets, self._skipped, names, of_all)
         remember(self.model, self.report)
-        updates = self._updates() if self._total_steps else []
+        updates = self._plan[1]
         if self._planned < len(updates):
             warnings.warn(
                 f"Training stopped after {self._step} of {self._total_steps} steps, before the pruning schedule "
@@ -154,9 +169,10 @@ class Prune(keras.callbacks.Callback):
 
     def release(self) -> None:
         """Takes the masks off the model; weights that are zero stay zero until they are trained again."""
-        for target, constraint in self._installed:
-            target.kernel.constraint = constraint.inner
-        self._installed = []
+        if self._masks is None:
+            return
+        self._masks.take_off()
+        self._masks = None
         # The compiled step holds the masks too.
         self.model.train_function = None
 
@@ -166,42 +182,13 @@ class Prune(keras.callbacks.Callback):
         targets, misfits = self.pattern.fitting(targets)
         return targets, {**skipped, **still, **misfits}
 
-    def _install(self, targets: list[Target]) -> None:
-        check_free([(target.name, target.kernel) for target in targets], "Prune")
-        self._input_axes = [self.pattern.input_axis(target) for target in targets]
-        self._last_batch = -1
-        with self.model.distribute_strategy.scope():
-            for target in targets:
-                mask = keras.Variable(tf.ones(target.kernel.shape, target.kernel.dtype), trainable=False)
-                target.kernel.constraint = Masked(mask, target.kernel.constraint, "Prune")
-                self._installed.append((target, target.kernel.constraint))
-        # Compiled: run op by op, an update of a small model would cost as much as several training steps.
-        self._set_masks = tf.function(self._set_masks_now).get_concrete_function(
-            tf.TensorSpec((), tf.float32)
-        )
-        # fit made its step function before this hook; made again, it traces with the masks.
-        self.model.make_train_function(force=True)
-
-    def _set_masks_now(self, sparsity: Any) -> None:
-        kernels = [tf.convert_to_tensor(target.kernel.value) for target, _ in self._installed]
-        masks = self.pattern.masks(kernels, sparsity, self._input_axes)
-        for (target, constraint), mask in zip(self._installed, masks, strict=True):
-            constraint.mask.assign(mask)
-            target.kernel.assign(masked(target.kernel, constraint.mask))
-
-    def _updates(self) -> list[Update]:
-        if self._plan[0] != self._total_steps:
-            self._plan = self._total_steps, self.plan_for(self._total_steps)
-        return self._plan[1]
-
-    def _update_masks(self) -> None:
-        due, updates = None, self._updates()
+    def _fallen_due(self) -> Update | None:
+        """The last update that is due by now and was not before."""
+        due, updates = None, self._plan[1]
         while self._planned < len(updates) and updates[self._planned].step <= self._step:
             due = updates[self._planned]
             self._planned += 1
-        if due is None:
-            return
-        self._set_masks(tf.constant(due.sparsity, tf.float32))
+        return due
 
 
 @checked(passes_on_to=fit, also_known_as=TFMOT_NAMES)
@@ -230,7 +217,8 @@ def prune(
         layers: Which kernels, as in `Prune`.
         block_size: (rows, columns) of the blocks that are kept or dropped whole.
         block_pooling: "AVG" or "MAX" of a block's magnitudes decides about it.
-        m_by_n: (m, n) for m zeros in every n consecutive input channels; instead of a sparsity.
+        m_by_n: (m, n) for m zeros in every n consecutive input channels; instead of a sparsity. A schedule may come
+            along and say when.
         scope: "layer" or "global": a threshold per kernel, or one for all.
         **fit_options: As in `fit`.
 
@@ -239,8 +227,8 @@ def prune(
         and what was skipped and why.
 
     Raises:
-        InvalidOption: Not exactly one of `sparsity`, `schedule` and `m_by_n`; a schedule that outlasts the training, or
-            whose last update in it falls short of its final sparsity.
+        InvalidOption: Not exactly one of `sparsity`, `schedule` and `m_by_n` (a schedule and `m_by_n` go together); a
+            schedule that outlasts the training, or whose last update in it falls short of its final sparsity.
         InvalidModel: The model has nothing to prune, or cannot be copied.
 
     Example:
@@ -262,15 +250,10 @@ def prune(
     callback._find(model)  # what cannot be pruned is said before the model is copied
     thin = copy_model(model, "Prune")
     others = checks.callbacks(fit_options.pop("callbacks", ()))
-    if not is_stream(x) and schedule is None:
-        # Known here already, so that fit can choose how many steps run between two updates.
-        rows, batch = row_count(x), positive_int("batch_size", fit_options.get("batch_size", 32))
-        callback.plan_for(max(2, -(-rows // batch) * positive_int("epochs", fit_options.get("epochs", 10))))
     try:
         fit(thin, x, y, callbacks=[*others, callback], **fit_options)
     finally:
-        if callback._installed:
-            callback.release()
+        callback.release()
     # Over replicas it was a twin that trained, and a training that a checkpoint ends has no report of its own.
     remember(thin, callback.report or measured(*callback._find(thin)))
     return thin

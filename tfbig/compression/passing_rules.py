@@ -7,6 +7,7 @@ import numpy as np
 
 from tfbig.backend import keras
 from tfbig.compression.channels import Ids, NotFollowed
+from tfbig.models.step_layers import AverageOfSteps, Positions
 
 _L = keras.layers
 
@@ -122,6 +123,13 @@ def _reshape(site: Any) -> Ids:
     return ids
 
 
+def _positions(site: Any) -> Ids:
+    if site.layer.kind != "learned":
+        return site.lock(site.input.ids, "computes a wave for each channel from how many there are")
+    site.weight(site.layer.table, None, site.input.ids)
+    return site.input.ids
+
+
 def _permute(site: Any) -> Ids:
     if site.layer.dims[-1] != len(site.input.shape) - 1:
         raise NotFollowed("moves the channels to another axis")
@@ -137,6 +145,7 @@ _SAME = (
     *(_L.AveragePooling1D, _L.AveragePooling2D, _L.AveragePooling3D),
     *(_L.GlobalMaxPooling1D, _L.GlobalMaxPooling2D, _L.GlobalMaxPooling3D),
     *(_L.GlobalAveragePooling1D, _L.GlobalAveragePooling2D, _L.GlobalAveragePooling3D),
+    AverageOfSteps,
 )
 RULES: dict[type, Callable[[Any], Any]] = {
     **dict.fromkeys(_SAME, _same),
@@ -154,4 +163,5 @@ RULES: dict[type, Callable[[Any], Any]] = {
     _L.Flatten: _flatten,
     _L.Reshape: _reshape,
     _L.Permute: _permute,
+    Positions: _positions,
 }

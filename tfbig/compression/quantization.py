@@ -123,8 +123,8 @@ def quantize_aware(
         weight_bits: 8; or 4, for 15 levels: the file packs them in 4 bits for 2-D and depthwise convolutions, and
             for dense layers of shared values; others hold them in 8 bits each, which only compress better. Or a
             dict from names or patterns of layers to bits; others have 8.
-        activation_bits: 8; or 16, to study what the rounding of activations costs: the converter takes 16 bits
-            from calibration only, so such a model has no "int8" file.
+        activation_bits: 8; or 16, for a file by `export(…, quantize="int16x8")`: closer to the float model, and slower
+            where LiteRT has fast kernels for 8 bits only.
         ranges: "moving_average" follows the smallest and largest value of each batch; "learned" trains the
             ranges with the weights (LSQ, https://arxiv.org/abs/1902.08153).
         delay: Gradient steps before activations are rounded; kernels are from the first on.
@@ -159,6 +159,7 @@ def quantize_aware(
     with model.distribute_strategy.scope():
         plan = make_plan(read_wiring(model), _chooser(model, layers))
         _check_plan(model, plan)
+        _warn_of_lost(plan)
         rounded = build(plan, Settings(bits, activation_bits, ranges, delay, preserve), model.name)
         carry_compile_settings(model, rounded)
     others = checks.callbacks(fit_options.pop("callbacks", ()))
@@ -264,7 +265,17 @@ def _warn_of_delay(delay: int, rounded: Any) -> None:
     if delay and steps <= delay:
         warnings.warn(
             f"Training ended after {steps} steps, before delay={delay}: activations were never rounded in it.",
-            stacklevel=3,
+            stacklevel=4,  # past the check of the options
+        )
+
+
+def _warn_of_lost(plan: Plan) -> None:
+    if plan.lost:
+        named = "; ".join(f"{layer}: {', '.join(lost)}" for layer, lost in plan.lost.items())
+        warnings.warn(
+            f"Folding normalizations into kernels ends these penalties and constraints: {named}. Those of the kernels "
+            "themselves stay.",
+            stacklevel=4,  # past the check of the options
         )
 
 

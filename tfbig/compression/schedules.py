@@ -37,27 +37,29 @@ def default_schedule(sparsity: float, total_steps: int) -> Any:
 
 
 def check_aim(schedule: Any, sparsity: float | None, m_by_n: tuple[int, int] | None) -> float | None:
-    """Returns the sparsity that a user's choice aims at; exactly one of the three must be given.
+    """Returns the sparsity that a user's choice aims at, None if a schedule does not say.
+
+    With `m_by_n` a schedule may come along: it says when masks are set, as the form says how many zeros they have.
 
     Raises:
         InvalidOption: None or several, a sparsity outside [0, 1), or something that is no schedule.
     """
     given = {"sparsity": sparsity, "schedule": schedule, "m_by_n": m_by_n}
     names = [name for name, value in given.items() if value is not None]
-    if len(names) != 1:
+    if len(names) != 1 and names != ["schedule", "m_by_n"]:
         raise InvalidOption(
             "Give one of sparsity= (the default schedule leads there), schedule= (which holds its own) and m_by_n= "
-            f"(m zeros of every n); got {' and '.join(names) or 'none'}."
+            f"(m zeros of every n, with or without a schedule); got {' and '.join(names) or 'none'}."
+        )
+    if schedule is not None and not isinstance(schedule, schedules().PruningSchedule):
+        raise InvalidOption(
+            "schedule must be a tfmot.sparsity.keras.PruningSchedule, such as PolynomialDecay; got "
+            f"{type(schedule).__name__}."
         )
     if m_by_n is not None:
         return m_by_n[0] / m_by_n[1]
     if schedule is None:
         return fraction("sparsity", sparsity)
-    if not isinstance(schedule, schedules().PruningSchedule):
-        raise InvalidOption(
-            "schedule must be a tfmot.sparsity.keras.PruningSchedule, such as PolynomialDecay; got "
-            f"{type(schedule).__name__}."
-        )
     return getattr(schedule, "final_sparsity", getattr(schedule, "target_sparsity", None))
 
 
@@ -66,12 +68,13 @@ def frequency_of(schedule: Any) -> int:
     return max(1, int(getattr(schedule, "frequency", 1)))
 
 
-def plan(schedule: Any, total_steps: int) -> list[Update]:
+def plan(schedule: Any, total_steps: int, *, sparsity_counts: bool = True) -> list[Update]:
     """Returns every update that the schedule makes in a training of so many gradient steps.
 
     Args:
         schedule: A TFMOT `PruningSchedule`.
         total_steps: Gradient steps of the training.
+        sparsity_counts: Whether the sparsity where the schedule leads must be reached; not so for m zeros of n.
 
     Returns:
         The updates in order. Update n comes after n gradient steps.
@@ -99,7 +102,7 @@ def plan(schedule: Any, total_steps: int) -> list[Update]:
     if not updates:
         raise InvalidOption(f"The schedule never prunes in the {total_steps} steps of this training.")
     reached, aim = updates[-1].sparsity, sparsities[-1]
-    if abs(reached - aim) > _SAME:
+    if sparsity_counts and abs(reached - aim) > _SAME:
         raise InvalidOption(
             f"The schedule leads to a sparsity of {aim:.4g}, but its last update in the {total_steps} steps of this "
             f"training is at step {updates[-1].step}, to {reached:.4g}. Let end_step - begin_step be a multiple of "

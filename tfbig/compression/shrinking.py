@@ -1,5 +1,6 @@
 """Shrinking: whole units, filters and heads are removed, and what is left is a smaller plain Keras model."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def shrink(
         **fit_options: As in `fit`.
 
     Returns:
-        A plain Keras model with the same layer names, compiled as the given one is.
+        A plain Keras model with the same layer names, compiled as the given one is. A warning names the layers that
+        could not be followed and are left whole.
 
     Raises:
         InvalidOption: A value makes no sense, or an option of training comes without data.
@@ -71,6 +73,13 @@ def shrink(
     named = ("optimizer", "loss", "seed")
     data = Data(x, y, **{name: fit_options[name] for name in named if name in fit_options})
     plan = make_plan(model, keep, layers)
+    if plan.trace.opaque:
+        left = "; ".join(f"{name} ({reason})" for name, reason in plan.trace.opaque.items())
+        warnings.warn(
+            f"shrink leaves these layers of {model.name!r} whole, and what goes together with them, since it cannot "
+            f"follow them: {left}. shrink_plan lists all that stays and why.",
+            stacklevel=3,  # past the check of the options
+        )
     aims = [[group.kept(done / rounds) for group in plan.groups] for done in range(1, rounds + 1)]
     smaller = model
     for done, kept in enumerate(aims):
