@@ -38,21 +38,48 @@ def test_a_normalization_is_folded_into_the_kernel_before_it_and_into_no_other()
     assert plan.factors == {}
 
 
-def test_what_is_folded_computes_the_same():
+def test_a_frozen_normalization_is_a_factor_and_an_offset():
     x = keras.Input((6, 6, 2))
     conv, norm = L.DepthwiseConv2D(3, depth_multiplier=2, name="conv"), L.BatchNormalization(name="norm")
+    norm.trainable = False
     model = keras.Model(x, norm(conv(x)))
     generator = np.random.default_rng(0)
     model.set_weights([generator.uniform(0.5, 2, w.shape) for w in model.weights])
     plan = make_plan(read_wiring(model), lambda op: True)
     (call,) = plan.wiring.calls
-    factor, trains = plan.factors[call.op]
-    assert trains
+    factor = plan.factors[call.op]
     assert np.allclose(call.op.bias, norm.beta + (conv.bias - norm.moving_mean) * factor.ravel(), atol=1e-5)
     kernel = call.op.kernel * factor
     rows = generator.normal(size=(4, 6, 6, 2)).astype("float32")
     call.op.kernel.assign(kernel)
     assert np.allclose(call.op(rows), model(rows), atol=1e-4)  # float32, sums of 9
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_normalization_that_trains_goes_on_doing_so(alone):
+    x = keras.Input((6, 6, 2))
+    conv, norm = L.Conv2D(3, 3, activation="relu" if alone else None), L.BatchNormalization(name="norm")
+    model = keras.Model(x, norm(conv(x)))
+    generator = np.random.default_rng(0)
+    model.set_weights([generator.uniform(0.5, 2, w.shape) for w in model.weights])
+    mean = norm.moving_mean.numpy()
+    plan = make_plan(read_wiring(model), lambda op: True)
+    assert plan.factors == {}
+    ((layer, copy),) = plan.normalizations.items()
+    assert layer is plan.wiring.calls[-1].op
+    assert copy is not norm
+    assert copy.trainable
+    assert not layer.use_bias
+    rows = generator.normal(size=(4, 6, 6, 2)).astype("float32")
+    for training in (False, True):
+        values = rows
+        for call in plan.wiring.calls:
+            values = call.op(values)
+        got, want = copy(values, training=training), model(rows, training=training)
+        assert np.allclose(got, want, atol=1e-4)  # float32, sums of 18
+    # The user's own followed its batch in the last call, the copy its own.
+    assert not np.allclose(norm.moving_mean, mean)
+    assert np.allclose(copy.moving_mean - norm.moving_mean, 0 if alone else -conv.bias, atol=1e-4)
 
 
 def test_attention_is_taken_apart_into_dense_layers():

@@ -119,19 +119,25 @@ def test_a_penalty_on_a_kernel_stays_where_a_normalization_is_folded_in():
     convolution = L.Conv2D(3, 2, use_bias=False, kernel_regularizer=L2, bias_regularizer=L1, name="conv")
     model = folded(convolution, L.BatchNormalization(name="norm"))
     plan, rounded = quantized(model)
-    assert len(plan.factors) == 1
+    assert len(plan.normalizations) == 1
     assert plan.lost == {}
-    # Of the kernel before the factor, and of nothing else: the bias that the folding makes was never penalized.
+    # Of the kernel before the factor, and of nothing else.
     want = float(L2(convolution.kernel))
     assert float(sum(rounded.losses)) == pytest.approx(want, rel=0.02)  # as above, of the rounded kernel
+
+
+def test_penalties_of_a_normalization_that_trains_stay():
+    model = folded(L.Conv2D(3, 2, use_bias=False), L.BatchNormalization(gamma_regularizer=L1))
+    plan, rounded = quantized(model)
+    assert plan.lost == {}
+    assert float(sum(rounded.losses)) == pytest.approx(float(L1(model.layers[1].gamma)))
 
 
 def test_what_folding_ends_is_said():
     positive = keras.constraints.NonNeg()
     convolution = L.Conv2D(3, 2, bias_constraint=positive, kernel_regularizer=L2, name="conv")
-    model = folded(
-        convolution, L.BatchNormalization(gamma_regularizer=L1, beta_constraint=positive, name="norm")
-    )
+    norm = L.BatchNormalization(gamma_regularizer=L1, beta_constraint=positive, name="norm", trainable=False)
+    model = folded(convolution, norm)
     x, y = np.random.default_rng(0).normal(size=(32, 6, 6, 2)), np.arange(32) % 2
     with pytest.warns(
         UserWarning, match="conv: bias_constraint; norm: gamma_regularizer, beta_constraint"

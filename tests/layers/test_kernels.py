@@ -126,7 +126,6 @@ def test_it_is_made_again_from_its_config():
     options = {
         "bits": 4,
         "scaled": True,
-        "scale_trains": False,
         "zeros": True,
         "clusters": 5,
         "one_codebook": False,
@@ -137,3 +136,39 @@ def test_it_is_made_again_from_its_config():
     assert again.get_config() == wrapper.get_config()
     assert [w.name for w in again.trainable_weights] == [w.name for w in wrapper.trainable_weights]
     assert np.array_equal(again.rounded_kernel(), wrapper.rounded_kernel())
+
+
+@pytest.mark.parametrize("name", ["conv2d", "depthwise", "dense", "transposed"])
+@pytest.mark.parametrize("clusters", [None, 3])
+def test_a_normalization_follows_batches_in_training_and_is_folded_else(name, clusters):
+    shape = LAYERS[name][1]
+    norm = L.BatchNormalization(momentum=0.5)
+    wrapper, kernel = made(name, normalization=norm, clusters=clusters)
+    generator = np.random.default_rng(2)
+    for weight in norm.weights:
+        weight.assign(generator.uniform(0.5, 2.0, weight.shape))
+    norm.gamma.assign(norm.gamma * np.where(np.arange(norm.gamma.shape[0]) % 2, -1, 1))
+    if clusters:
+        wrapper.members.assign(generator.integers(0, clusters, kernel.shape))
+    x = generator.normal(size=(8, *shape)).astype("float32")
+    with keras.StatelessScope([(kernel, wrapper.rounded_kernel(folded=False))]):
+        before = wrapper.layer(x)
+    folded = norm(before).numpy()
+    assert np.allclose(wrapper(x), folded, atol=1e-5 * np.abs(folded).max())
+    mean = norm.moving_mean.numpy()
+    followed = wrapper(x, training=True).numpy()
+    assert np.allclose(followed, normalized_by_batch(before, norm), atol=1e-4 * np.abs(followed).max())
+    batch_mean = before.numpy().mean(axis=tuple(range(before.ndim - 1)))
+    assert np.allclose(norm.moving_mean, (mean + batch_mean) / 2, atol=1e-5)
+    norm.trainable = False
+    frozen = norm.moving_mean.numpy()
+    assert np.allclose(wrapper(x, training=True), wrapper(x), atol=1e-6)
+    assert np.array_equal(norm.moving_mean, frozen)
+
+
+def normalized_by_batch(values, norm):
+    """What the formula of batch normalization gives (Ioffe and Szegedy, 2015)."""
+    values = values.numpy()
+    axes = tuple(range(values.ndim - 1))
+    deviation = np.sqrt(values.var(axes) + norm.epsilon)
+    return (values - values.mean(axes)) / deviation * norm.gamma.numpy() + norm.beta.numpy()

@@ -45,8 +45,8 @@ def carry_trainable(source: Any, layer: Any) -> None:
             mine.trainable = theirs.trainable
 
 
-def linear(layer: Any, bias: np.ndarray | None = None) -> Any:
-    """Returns a second layer with the same kernel and no activation; with `bias` in place of its own, if given.
+def linear(layer: Any, bias: np.ndarray | None = None, use_bias: bool = True) -> Any:
+    """Returns a second layer with the same kernel and no activation; with `bias` in place of its own, or with none.
 
     It has no activity regularizer either, which is about what the activation gives.
     """
@@ -59,6 +59,9 @@ def linear(layer: Any, bias: np.ndarray | None = None) -> Any:
         # What was asked of the layer's own bias was not asked of this one.
         config |= {"use_bias": True, "bias_regularizer": None, "bias_constraint": None}
         weights = [kernel_of(layer), bias]
+    if not use_bias:
+        config |= {"use_bias": False, "bias_regularizer": None, "bias_constraint": None}
+        weights = weights[:1]
     copy = type(layer).from_config(config)
     copy.build_from_config(layer.get_build_config())
     copy.set_weights([np.asarray(weight) for weight in weights])

@@ -230,13 +230,13 @@ class _Builder:
 
     def _wrap(self, call: Call) -> QuantizedLayer:
         layer = call.op
-        factor, trains = self.plan.factors.get(layer, (None, False))
+        factor = self.plan.factors.get(layer)
         kept = kept_of(np.asarray(kernel_of(layer)), self.settings.preserve)
         wrapper = QuantizedLayer(
             layer,
             bits=self.settings.weight_bits(call.source),
             scaled=factor is not None,
-            scale_trains=trains and layer.trainable,
+            normalization=self.plan.normalizations.get(layer),
             zeros=kept.mask is not None,
             clusters=kept.clusters,
             one_codebook=kept.one_codebook,

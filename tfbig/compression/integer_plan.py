@@ -37,14 +37,16 @@ class Plan:
     Attributes:
         wiring: The calls, each of a fresh layer with the weights of the model's own.
         kinds: What each call is, in the words of `integer_rules`.
-        factors: For kernels with a normalization folded in: its factor per channel, and whether it trains.
+        factors: For kernels with a constant factor per channel folded in: that factor, in the shape of the channels.
+        normalizations: For kernels with a batch normalization that trains: that layer.
         in_float: Layer name to the reason why it stays in float.
         lost: Layer name to the penalties and constraints that end with its being folded or made a convolution.
     """
 
     wiring: Wiring
     kinds: dict[Call, str] = field(default_factory=dict)
-    factors: dict[Any, tuple[np.ndarray, bool]] = field(default_factory=dict)
+    factors: dict[Any, np.ndarray] = field(default_factory=dict)
+    normalizations: dict[Any, Any] = field(default_factory=dict)
     in_float: dict[str, str] = field(default_factory=dict)
     lost: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -188,17 +190,32 @@ def _fold(plan: Plan) -> None:
         if plan.kinds[follower] != rules.AFFINE:
             continue
         affine = rules.affine_of(follower.op, _channels(call), len(call.outputs[0].shape))
-        if affine is None or call.op in plan.factors:
+        if affine is None or call.op in plan.factors or call.op in plan.normalizations:
             continue
         _note_lost(plan, call, ("bias",) if call.op.use_bias else ())
-        _note_lost(plan, follower, _FACTORS)
-        call.op = _with_offset(call.op, *affine)
-        axes = channel_axes(call.op)
-        shape = [kernel_of(call.op).shape[axis] for axis in axes]
-        trains = isinstance(follower.op, _L.BatchNormalization) and follower.op.trainable
-        plan.factors[call.op] = (affine[0].reshape(shape), trains)
+        if _follows_batches(follower.op):
+            layer, normalization = _without_bias(call.op, follower.op)
+            call.op, plan.normalizations[layer] = layer, normalization
+        else:
+            _note_lost(plan, follower, _FACTORS)
+            call.op = _with_offset(call.op, *affine)
+            shape = [kernel_of(call.op).shape[axis] for axis in channel_axes(call.op)]
+            plan.factors[call.op] = affine[0].reshape(shape)
         call.outputs = follower.outputs
         calls.remove(follower)
+
+
+def _follows_batches(op: Any) -> bool:
+    """Whether an affine operation goes on following the batches: a frozen normalization does not."""
+    return isinstance(op, _L.BatchNormalization) and op.trainable
+
+
+def _without_bias(layer: Any, norm: Any) -> tuple[Any, Any]:
+    """Copies: of the layer, without the bias, which a normalization takes off again, and of the normalization."""
+    norm = again(norm)
+    if layer.use_bias:
+        norm.moving_mean.assign(norm.moving_mean - layer.bias)
+    return linear(layer, use_bias=False), norm
 
 
 def _with_offset(layer: Any, factor: np.ndarray, offset: np.ndarray) -> Any:
@@ -225,12 +242,18 @@ def _stand_alone(plan: Plan) -> None:
 
 def _as_convolution(plan: Plan, call: Call) -> list[Call]:
     shape, dtype = call.outputs[0].shape, call.outputs[0].dtype
-    affine = rules.affine_of(call.op, _channels(call), len(shape))
+    channels, follows = _channels(call), _follows_batches(call.op)
+    affine = rules.affine_of(call.op, channels, len(shape))
     assert affine is not None  # such calls are float
-    _note_lost(plan, call, _FACTORS)
-    layer = _L.DepthwiseConv2D(1)
-    adopt(layer, [affine[0].reshape(1, 1, -1, 1), affine[1]], _channels(call))
-    layer.trainable = isinstance(call.op, _L.BatchNormalization) and call.op.trainable
+    if not follows:
+        _note_lost(plan, call, _FACTORS)
+    layer = _L.DepthwiseConv2D(1, use_bias=not follows)
+    if follows:
+        adopt(layer, [np.ones((1, 1, channels, 1), np.float32)], channels)
+        plan.normalizations[layer] = _of_pixels(call.op, channels)
+    else:
+        adopt(layer, [affine[0].reshape(1, 1, -1, 1), affine[1]], channels)
+    layer.trainable = False  # the factor of a normalization trains in its place
     if len(shape) == 4:
         parts = [(Call(layer, call.name, call.args, {}, call.outputs), rules.KERNEL)]
     else:
@@ -247,3 +270,11 @@ def _as_convolution(plan: Plan, call: Call) -> list[Call]:
     for part, _ in parts:
         part.source = call.source
     return [part for part, _ in parts]
+
+
+def _of_pixels(norm: Any, channels: int) -> Any:
+    """The same normalization for images, whose last axis is the channels."""
+    copy = _L.BatchNormalization.from_config({**norm.get_config(), "axis": -1})
+    copy.build((None, 1, 1, channels))
+    copy.set_weights(norm.get_weights())
+    return copy

@@ -132,8 +132,7 @@ def activation_of(op: Any) -> str | None:
 def affine_of(op: Any, channels: int, rank: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Returns the factor and the offset per channel (last axis) of an `AFFINE` layer, each of shape (channels,).
 
-    A batch normalization counts with its moving statistics, frozen: they are what ships (Krishnamoorthi, 2018,
-    section 3.2.2, finds freezing them better than following the batches).
+    A batch normalization counts with its moving statistics: they are what ships.
 
     Returns:
         The two, or None where they do not run along the last axis.

@@ -103,9 +103,10 @@ def quantize_aware(
 
     `export(…, quantize="int8")` then needs no calibration: the ranges are in the model. Kernels are rounded to
     symmetric levels with a scale per channel, activations to 256 levels over a range that training finds (Jacob et
-    al., 2018, https://arxiv.org/abs/1712.05877). A batch normalization after a layer is folded into its kernel,
-    with its statistics frozen (Krishnamoorthi, 2018, https://arxiv.org/abs/1806.08342), so that what is trained is
-    what ships: give it a model that is trained.
+    al., 2018, https://arxiv.org/abs/1712.05877). A batch normalization after a layer follows the batches while it
+    trains, as before, and is folded into the kernel wherever the model predicts, as in the file. Frozen ones
+    (`layer.trainable = False`) are folded from the first step on, which suits small batches and Krishnamoorthi's
+    advice for the end of a long training (2018, https://arxiv.org/abs/1806.08342).
 
     Zeros and shared values from `prune` and `cluster` stay, also in the file. Where a batch normalization with
     negative factors is folded in, such a channel holds its shared values mirrored.
@@ -336,7 +337,7 @@ def _described(path: str, layer: QuantizedLayer) -> LayerQuantization:
         kind=type(layer.layer).__name__,
         bits=layer.bits,
         scales=layer.scales,
-        folded=layer.scaled,
+        folded=layer.folded,
         zeros=float(1 - np.asarray(layer.mask).mean()) if layer.zeros else None,
         clusters=layer.clusters,
     )

@@ -56,7 +56,12 @@ class QuantizedLayer(keras.layers.Layer):
     Symmetric levels, one scale per output channel (Krishnamoorthi, 2018, https://arxiv.org/abs/1806.08342); an
     embedding has one scale. The gradient passes rounding as if it were not there. What the kernel has been given
     before stays: `zeros` holds its zeros, `clusters` its shared values, which move by the mean of their members'
-    gradients. A batch normalization folded in is a factor per channel on the kernel, applied before rounding.
+    gradients.
+
+    A batch normalization after the layer is part of it. In training it follows the batches, as it did before; else
+    it is folded: a factor per channel on the kernel, before rounding, and an offset. As each channel has a scale of its
+    own, the factor changes that scale and no level, so both compute with the same levels, and one pass over the
+    inputs is enough (section 3.2.2 of the paper needs two).
     """
 
     def __init__(
@@ -65,7 +70,7 @@ class QuantizedLayer(keras.layers.Layer):
         *,
         bits: int = 8,
         scaled: bool = False,
-        scale_trains: bool = True,
+        normalization: Any = None,
         zeros: bool = False,
         clusters: int | None = None,
         one_codebook: bool = True,
@@ -76,15 +81,15 @@ class QuantizedLayer(keras.layers.Layer):
         Args:
             layer: A Keras layer without an activation of its own.
             bits: 8, or 4 for 15 levels.
-            scaled: Whether there is a factor per channel, from a normalization that was folded in.
-            scale_trains: Whether that factor is trained.
+            scaled: Whether there is a constant factor per channel, from a frozen normalization or a rescaling.
+            normalization: A `BatchNormalization` of the channels, for a layer without a bias; None for no such.
             zeros: Whether there is a mask of weights that stay 0.
             clusters: How many values the weights share; None when they are free.
             one_codebook: Whether all channels share the same values, and so one scale.
             **options: As every Keras layer has.
         """
         super().__init__(**options)
-        self.layer, self.bits, self.scaled, self.scale_trains = layer, bits, scaled, scale_trains
+        self.layer, self.bits, self.scaled, self.normalization = layer, bits, scaled, normalization
         self.zeros, self.clusters, self.one_codebook = zeros, clusters, one_codebook
         self.supports_masking = True
 
@@ -96,25 +101,28 @@ class QuantizedLayer(keras.layers.Layer):
         self._axes = channel_axes(self.layer)
         if self.scaled:
             channels = [shape[axis] for axis in self._axes]
-            options = {"initializer": "ones", "trainable": self.scale_trains}
-            self.scale = self.add_weight(name="scale", shape=channels, **options)
+            self.scale = self.add_weight(name="scale", shape=channels, initializer="ones", trainable=False)
+        if self.normalization is not None and not self.normalization.built:
+            self.normalization.build(self.layer.compute_output_shape(input_shape))
         kept = {"shape": shape, "trainable": False, "autocast": False}
         if self.zeros:
             self.mask = self.add_weight(name="mask", initializer="ones", dtype="bool", **kept)
         if self.clusters is not None:
             self.members = self.add_weight(name="members", initializer="zeros", dtype="int32", **kept)
 
-    def call(self, inputs: Any) -> Any:
-        """What the layer inside gives with the rounded kernel."""
-        values = [(variable, tf.convert_to_tensor(variable)) for variable in self.layer.variables]
-        kernel = kernel_of(self.layer)
-        rounded = [(v, self.rounded_kernel() if v is kernel else value) for v, value in values]
-        with keras.StatelessScope(rounded):
-            return self.layer(inputs)
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """What the layer inside gives with the rounded kernel, normalized if it is to be."""
+        if self.normalization is None:
+            return self._computed(inputs, self.rounded_kernel())
+        if training and self.normalization.trainable:
+            plain = self._computed(inputs, self.rounded_kernel(folded=False))
+            return self.normalization(plain, training=True, mask=mask)
+        _, offset = self._factor_and_offset()
+        return self._computed(inputs, self.rounded_kernel()) + offset
 
-    def rounded_kernel(self) -> Any:
-        """Returns the kernel as the file will hold it, in float32."""
-        kernel, limits = self._kernel_and_limits()
+    def rounded_kernel(self, folded: bool = True) -> Any:
+        """Returns the kernel as the file will hold it, in float32; without the normalization if not `folded`."""
+        kernel, limits = self._kernel_and_limits(folded)
         bits, step = self.bits, limits / (2 ** (self.bits - 1) - 1)
         if limits.shape.rank == 0:
             if bits == 4 and not isinstance(self.layer, _PACKED):
@@ -148,7 +156,7 @@ class QuantizedLayer(keras.layers.Layer):
             "layer": keras.saving.serialize_keras_object(self.layer),
             "bits": self.bits,
             "scaled": self.scaled,
-            "scale_trains": self.scale_trains,
+            "normalization": keras.saving.serialize_keras_object(self.normalization),
             "zeros": self.zeros,
             "clusters": self.clusters,
             "one_codebook": self.one_codebook,
@@ -158,24 +166,45 @@ class QuantizedLayer(keras.layers.Layer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "QuantizedLayer":
         """Makes the layer again."""
-        layer = keras.saving.deserialize_keras_object(config["layer"])
-        return cls(**{**config, "layer": layer})
+        inside = ("layer", "normalization")
+        made = {name: keras.saving.deserialize_keras_object(config[name]) for name in inside}
+        return cls(**{**config, **made})
+
+    @property
+    def folded(self) -> bool:
+        """Whether a factor per channel is part of the kernel in the file."""
+        return self.scaled or self.normalization is not None
 
     @property
     def scales(self) -> int:
         """How many scales the kernel has in the file."""
         shape = kernel_of(self.layer).shape
         return (
-            1 if self._one_range() and not self.scaled else int(np.prod([shape[axis] for axis in self._axes]))
+            1 if self._one_range() and not self.folded else int(np.prod([shape[axis] for axis in self._axes]))
         )
 
     def _one_range(self) -> bool:
         """Whether one range, before any factor, serves all channels, so that shared values stay shared."""
         shared = self.clusters is not None and self.one_codebook
         # A factor per channel asks for scales per channel, which only these let one choose.
-        return not self._axes or (shared and (not self.scaled or isinstance(self.layer, _RANGE_IS_KEPT)))
+        return not self._axes or (shared and (not self.folded or isinstance(self.layer, _RANGE_IS_KEPT)))
 
-    def _kernel_and_limits(self) -> tuple[Any, Any]:
+    def _computed(self, inputs: Any, kernel: Any) -> Any:
+        """What the layer inside gives with this kernel in place of its own."""
+        own = kernel_of(self.layer)
+        values = [(v, kernel if v is own else tf.convert_to_tensor(v)) for v in self.layer.variables]
+        with keras.StatelessScope(values):
+            return self.layer(inputs)
+
+    def _factor_and_offset(self) -> tuple[Any, Any]:
+        """What the normalization does to each channel once it is trained."""
+        norm = self.normalization
+        factor = tf.math.rsqrt(tf.convert_to_tensor(norm.moving_variance) + norm.epsilon)
+        factor = factor * tf.convert_to_tensor(norm.gamma) if norm.scale else factor
+        offset = -tf.convert_to_tensor(norm.moving_mean) * factor
+        return factor, offset + tf.convert_to_tensor(norm.beta) if norm.center else offset
+
+    def _kernel_and_limits(self, folded: bool) -> tuple[Any, Any]:
         """The kernel before rounding, and the largest magnitude of each channel, or of all."""
         kernel = tf.cast(tf.convert_to_tensor(kernel_of(self.layer)), tf.float32)
         if self.clusters is not None:
@@ -190,9 +219,10 @@ class QuantizedLayer(keras.layers.Layer):
         else:
             others = [axis for axis in range(kernel.shape.rank) if axis not in self._axes]
             limits = tf.reduce_max(tf.abs(kernel), axis=others, keepdims=True)
-        if self.scaled:
+        if self.folded and folded:
+            factor = self.scale if self.scaled else self._factor_and_offset()[0]
             sizes = [kernel.shape[axis] if axis in self._axes else 1 for axis in range(kernel.shape.rank)]
-            factor = tf.reshape(tf.convert_to_tensor(self.scale), sizes)
+            factor = tf.reshape(tf.convert_to_tensor(factor), sizes)
             kernel, limits = kernel * factor, limits * tf.abs(factor)
         limits = tf.stop_gradient(limits)
         largest = tf.reduce_max(limits)
