@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tfbig.deployment import convert
-from tfbig.deployment.convert import run_job
+from tfbig.deployment.convert import job_beside, run_job, warm_up
 from tfbig.errors import ConversionCrashed, ConversionTimedOut, ExportFailed
 
 
@@ -31,7 +31,8 @@ def gone(pid, seconds=10):
 
 @pytest.fixture
 def idle_pids():
-    return lambda: {process._child.pid for process in convert._idle}
+    """Process ids of idle converters; the next job goes to the last."""
+    return lambda: [process._child.pid for process in convert._idle]
 
 
 def test_a_crash_is_an_exception_with_the_signal_and_the_last_words():
@@ -63,9 +64,28 @@ def test_work_done_meanwhile_counts_in_the_time_limit():
 
 def test_work_that_fails_meanwhile_stops_the_process(idle_pids):
     run_job({"do": "hang", "seconds": 0}, timeout=60)
-    (used,) = idle_pids()
+    used = idle_pids()[-1]
     with pytest.raises(ZeroDivisionError):
         run_job({"do": "hang", "seconds": 600}, timeout=60, meanwhile=lambda: 1 / 0)
+    assert gone(used)
+    assert used not in idle_pids()
+
+
+def test_a_job_beside_another_has_a_process_of_its_own(idle_pids):
+    for seconds in (0, 2):  # at first both have to load TensorFlow
+        begun = time.monotonic()
+        with job_beside({"do": "hang", "seconds": seconds}, timeout=60) as answer:
+            assert run_job({"do": "hang", "seconds": seconds}, timeout=60)["ok"]
+            assert answer()["ok"]
+    assert time.monotonic() - begun < 3.9  # not one after the other
+    assert len(set(idle_pids())) >= 2
+
+
+def test_a_job_beside_that_nobody_asks_about_is_stopped(idle_pids):
+    warm_up()
+    used = idle_pids()[-1]
+    with pytest.raises(KeyboardInterrupt), job_beside({"do": "hang", "seconds": 600}, timeout=60):
+        raise KeyboardInterrupt
     assert gone(used)
     assert used not in idle_pids()
 
@@ -86,7 +106,7 @@ def test_the_process_is_warm_for_the_next_job(idle_pids):
 
 def test_a_process_is_replaced_after_so_many_jobs(monkeypatch, idle_pids):
     run_job({"do": "hang", "seconds": 0}, timeout=60)
-    (used,) = idle_pids()
+    used = idle_pids()[-1]
     monkeypatch.setattr(convert, "_JOBS_PER_PROCESS", 1)
     run_job({"do": "hang", "seconds": 0}, timeout=60)
     assert used not in idle_pids()
@@ -105,16 +125,10 @@ def test_two_threads_get_a_process_each():
 
 
 CALLER = """
-import os, sys, threading
 from tfbig.deployment import convert
-thread = threading.Thread(target=convert.run_job, args=({"do": "hang", "seconds": 600}, 600), daemon=True)
-original = convert._ConverterProcess.run
-def run(self, job, timeout, meanwhile):
-    print(self._child.pid, flush=True)
-    return original(self, job, timeout, meanwhile)
-convert._ConverterProcess.run = run
-thread.start()
-thread.join()
+with convert.job_beside({"do": "hang", "seconds": 600}, 600) as answer:
+    print(answer.__self__._child.pid, flush=True)
+    answer()
 """
 
 

@@ -290,6 +290,22 @@ def test_several_modes_appear_all_or_none(model, rows, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("refused", [None, "int8"])
+def test_what_one_of_several_conversions_refuses_is_said_and_nothing_written(
+    model, rows, tmp_path, monkeypatch, refused
+):
+    original = workroom.Workroom._job
+
+    def job(self, plan, output):
+        made = original(self, plan, output)
+        return {**made, "saved_model": str(tmp_path / "none")} if plan.mode == refused else made
+
+    monkeypatch.setattr(workroom.Workroom, "_job", job)
+    with pytest.raises(ExportFailed, match="SavedModel file does not exist"):
+        tfbig.export(model, tmp_path / "m.tflite", quantize=[None, "int8"], calibration=rows)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_auto_keeps_the_smallest_that_is_close_enough(digits, digits_model, tmp_path):
     options = {"quantize": "auto", "calibration": digits.x_train}
     loose = tfbig.export(digits_model, tmp_path / "loose.tflite", **options)

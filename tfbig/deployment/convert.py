@@ -40,14 +40,33 @@ def run_job(
         ConversionCrashed: Its process died.
         ConversionTimedOut: It took longer than `timeout`.
     """
+    with job_beside(job, timeout) as answer:
+        if meanwhile is not None:
+            meanwhile()
+        return answer()
+
+
+@contextlib.contextmanager
+def job_beside(job: dict[str, Any], timeout: float) -> Iterator[Callable[[], dict[str, Any]]]:
+    """Starts one job, to be done beside what the caller does inside of the `with`.
+
+    Args:
+        job: As for `run_job`.
+        timeout: Seconds after which the process is stopped.
+
+    Yields:
+        What waits for the answer when called, and raises as `run_job` does. Left uncalled, the process is stopped.
+    """
     with _borrowed() as process:
-        return process.run(job, timeout, meanwhile)
+        process.begin(job, timeout)
+        yield process.answer
 
 
-def warm_up() -> None:
-    """Starts a converter process, so that it imports TensorFlow while the caller does other work."""
-    with _borrowed():
-        pass
+def warm_up(processes: int = 1) -> None:
+    """Starts converter processes, so that they import TensorFlow while the caller does other work."""
+    with contextlib.ExitStack() as borrowed:
+        for _ in range(processes):
+            borrowed.enter_context(_borrowed())
 
 
 class _ConverterProcess:
@@ -75,29 +94,29 @@ class _ConverterProcess:
         fresh = time.monotonic() - self._last_used < IDLE_SECONDS / 2
         return self.healthy and fresh and self.jobs_done < _JOBS_PER_PROCESS and self._child.poll() is None
 
-    def run(
-        self, job: dict[str, Any], timeout: float, meanwhile: Callable[[], object] | None = None
-    ) -> dict[str, Any]:
-        end = time.monotonic() + timeout
-        start = self._log.seek(0, os.SEEK_END)
+    def begin(self, job: dict[str, Any], timeout: float) -> None:
+        """Hands the job over."""
+        self._timeout, self._end = timeout, time.monotonic() + timeout
+        self._start = self._log.seek(0, os.SEEK_END)
         self.healthy = False  # until an answer has come: a KeyboardInterrupt here must not leave it in use
         assert self._child.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # dead already: the missing reply says so
             self._child.stdin.write(json.dumps(job) + "\n")
             self._child.stdin.flush()
-        if meanwhile is not None:
-            meanwhile()
+
+    def answer(self) -> dict[str, Any]:
+        """Waits for the answer to the job."""
         try:
-            line = self._replies.get(timeout=max(end - time.monotonic(), 0.001))
+            line = self._replies.get(timeout=max(self._end - time.monotonic(), 0.001))
         except queue.Empty:
             raise ConversionTimedOut(
-                f"The conversion took longer than timeout={timeout:g} seconds and was stopped. Allow more, or "
-                f"calibrate with fewer rows. Its last words:\n{self._words_since(start)}"
+                f"The conversion took longer than timeout={self._timeout:g} seconds and was stopped. Allow more, or "
+                f"calibrate with fewer rows. Its last words:\n{self._words_of_job()}"
             ) from None
         if not line:
             raise ConversionCrashed(
                 f"The converter's process died ({self._cause_of_death()}); nothing was written. Its last words:\n"
-                f"{self._words_since(start)}"
+                f"{self._words_of_job()}"
             )
         self.healthy, self.jobs_done, self._last_used = True, self.jobs_done + 1, time.monotonic()
         answer = json.loads(line)
@@ -120,8 +139,8 @@ class _ConverterProcess:
                 self._replies.put(line)
         self._replies.put("")
 
-    def _words_since(self, start: int) -> str:
-        self._log.seek(start)
+    def _words_of_job(self) -> str:
+        self._log.seek(self._start)
         return last_words(self._log.read().decode(errors="replace"), _LAST_WORDS)
 
     def _cause_of_death(self) -> str:

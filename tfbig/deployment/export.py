@@ -34,6 +34,8 @@ from tfbig.options import checked, positive_int
 _SAMPLE_ROWS = 64
 # Among so many times the rows asked for, rows of every class are looked for.
 _CANDIDATES = 8
+# Conversions at once.
+_PROCESSES = 2
 
 
 @checked()
@@ -125,7 +127,8 @@ def export(
     plans, trained = make_plans(model, modes, auto, calibration, input_type, compact, refine)
     several = isinstance(quantize, list | tuple)
     targets = {plan.mode: _target(path, plan.mode, several, c_array, overwrite) for plan in plans}
-    warm_up()  # the child imports TensorFlow while the model is traced here
+    # Children import TensorFlow while the model is traced here.
+    warm_up(processes=min(len(plans), _PROCESSES))
     rows = _rows(model, calibration, shapes, count, batch_size, trained)
     if any(plan.calibrated for plan in plans):
         check_ranges(rows)
@@ -140,6 +143,8 @@ def export(
             metadata=file_metadata(model, labels),
             timeout=timeout,
         )
+        if len(plans) > 1:
+            room.convert(plans)
         if auto:
             reports = _smallest(room, plans, strict, tolerance)
         else:

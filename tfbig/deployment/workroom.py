@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from tfbig.backend import keras
 from tfbig.deployment.arena import arena_bytes
 from tfbig.deployment.contents import read_contents
-from tfbig.deployment.convert import run_job
+from tfbig.deployment.convert import job_beside, run_job
 from tfbig.deployment.full_precision import own_tolerance
 from tfbig.deployment.metadata import LABELS
 from tfbig.deployment.modes import MODES, is_integer, label
@@ -53,11 +53,24 @@ class Workroom:
         self.batch_size, self.metadata, self.timeout = batch_size, metadata, timeout
         self._saved: dict[str, tuple[Path, dict[str, str]]] = {}
         self._float: FloatFile | None = None
+        self._answers: dict[Plan, dict[str, Any] | ExportFailed] = {}
         np.savez(folder / "rows.npz", allow_pickle=False, **rows)
 
     def file(self, mode: str | None) -> Path:
         """Returns where the file of a mode is made."""
         return self.folder / f"{label(mode)}.tflite"
+
+    def convert(self, plans: Sequence[Plan]) -> None:
+        """Converts the model for several modes, the slowest in a process beside that of the others.
+
+        Files are run and timed by `make`, when nothing else keeps the machine busy. There too is raised what the
+        converter refused.
+        """
+        *others, slowest = sorted(plans, key=lambda plan: (is_integer(plan.mode), plan.calibrated))
+        with job_beside(self._job(slowest, self.file(slowest.mode)), self.timeout) as answer:
+            for plan in others:
+                self._answers[plan] = _tried(self._convert, plan, self.file(plan.mode))
+            self._answers[slowest] = _tried(answer)
 
     def make(self, plan: Plan, *, strict: bool, tolerance: float | None) -> ExportReport:
         """Converts the model to the mode's file, runs it on the rows, and returns what it is.
@@ -66,7 +79,9 @@ class Workroom:
             ExportFailed: The converter refused; or, with `strict`, operators of an integer file are in float.
         """
         output = self.file(plan.mode)
-        answer = self._convert(plan, output)
+        answer = self._answers.pop(plan, None) or self._convert(plan, output)
+        if isinstance(answer, ExportFailed):
+            raise answer
         content = output.read_bytes()
         contents = read_contents(content)
         if strict and is_integer(plan.mode) and contents.float_ops():
@@ -101,27 +116,26 @@ class Workroom:
         )
 
     def _convert(self, plan: Plan, output: Path) -> dict[str, Any]:
+        return run_job(self._job(plan, output), self.timeout, meanwhile=lambda: self._expected)
+
+    def _job(self, plan: Plan, output: Path) -> dict[str, Any]:
         saved_model, _ = self._saved_model(plan)
-        return run_job(
-            {
-                "do": "convert",
-                "saved_model": str(saved_model),
-                "output": str(output),
-                "mode": plan.mode,
-                "calibration": str(self.folder / "rows.npz") if plan.calibrated else None,
-                "names": list(self.rows),
-                "batch_size": self.batch_size,
-                "input_type": plan.edge,
-                "float_front": plan.float_front,
-                "compact": plan.compact,
-                "sparse": plan.sparse,
-                "refine": plan.refine,
-                "outputs": output_names(self.model),
-                "metadata": dict(self.metadata),
-            },
-            self.timeout,
-            meanwhile=lambda: self._expected,
-        )
+        return {
+            "do": "convert",
+            "saved_model": str(saved_model),
+            "output": str(output),
+            "mode": plan.mode,
+            "calibration": str(self.folder / "rows.npz") if plan.calibrated else None,
+            "names": list(self.rows),
+            "batch_size": self.batch_size,
+            "input_type": plan.edge,
+            "float_front": plan.float_front,
+            "compact": plan.compact,
+            "sparse": plan.sparse,
+            "refine": plan.refine,
+            "outputs": output_names(self.model),
+            "metadata": dict(self.metadata),
+        }
 
     @cached_property
     def _expected(self) -> list[np.ndarray]:
@@ -174,6 +188,14 @@ class Workroom:
         with np.load(self.folder / "answers.npz") as arrays:
             answers = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
         return answers, (one, more[0] if more else None)
+
+
+def _tried(convert: Callable[..., dict[str, Any]], *job: Any) -> dict[str, Any] | ExportFailed:
+    """The answer of a conversion, or why there is none."""
+    try:
+        return convert(*job)
+    except ExportFailed as error:
+        return error
 
 
 def file_metadata(model: Any, labels: Any) -> dict[str, str]:
