@@ -113,6 +113,20 @@ def test_a_process_is_replaced_after_so_many_jobs(monkeypatch, idle_pids):
     assert gone(used)
 
 
+def test_the_next_process_is_started_before_one_ends(monkeypatch, idle_pids):
+    run_job({"do": "hang", "seconds": 0}, timeout=60)
+    aging = convert._idle[-1]
+    monkeypatch.setattr(convert, "_JOBS_PER_PROCESS", aging.jobs_done + 3)
+    monkeypatch.setattr(convert, "_JOBS_AHEAD", 2)
+    before = set(idle_pids())
+    run_job({"do": "hang", "seconds": 0}, timeout=60)
+    (new,) = set(idle_pids()) - before
+    assert idle_pids()[-1] == aging._child.pid  # it goes on first
+    assert new == idle_pids()[0]
+    run_job({"do": "hang", "seconds": 0}, timeout=60)
+    assert idle_pids()[0] == new
+
+
 def test_two_threads_get_a_process_each():
     began = time.monotonic()
     jobs = [threading.Thread(target=run_job, args=({"do": "hang", "seconds": 1.5}, 60)) for _ in range(2)]

@@ -19,6 +19,8 @@ from tfbig.errors import ConversionCrashed, ConversionTimedOut, ExportFailed
 
 # The converter leaks some 20 MB a job: a process is replaced before that matters.
 _JOBS_PER_PROCESS = 20
+# So many jobs before its end the next one is started, which takes seconds to import TensorFlow.
+_JOBS_AHEAD = 6
 _LAST_WORDS = 30
 
 
@@ -162,8 +164,9 @@ def _borrowed() -> Iterator[_ConverterProcess]:
         yield process
     finally:
         if process.reusable:
+            aging = process.jobs_done == _JOBS_PER_PROCESS - _JOBS_AHEAD
             with _idle_lock:
-                _idle.append(process)
+                _idle[:] = [*([_ConverterProcess()] if aging else []), *_idle, process]
         else:
             process.close()
 
