@@ -63,7 +63,8 @@ def pids_of(process, workers=2):
     return [int(pid) for line in lines for pid in re.search(r"pids (\d+) (\d+)", line).groups()]
 
 
-def test_each_worker_knows_the_cluster_and_its_place_in_it(tmp_path):
+def test_each_worker_knows_the_cluster_and_its_place_in_it(tmp_path, monkeypatch):
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)  # the word of a user, as conftest.py is one
     code = "print(json.dumps([worker, sys.argv[1:], os.environ['TF_NUM_INTRAOP_THREADS']]))"
     status, out, err = launch(tmp_path, code, "-n", "3", arguments=("--epochs", "2", "-n", "7"))
     assert (status, err) == (0, "")

@@ -11,6 +11,7 @@ from tfbig.backend.distribution import (
     compiled_loss,
     compiled_metrics,
     gradients_reduced_already,
+    home_of,
     loss_tracker,
     mask_of,
     mirrored_strategy,
@@ -135,6 +136,13 @@ def test_a_loss_of_ones_own_keeps_its_name():
         return tf.reduce_mean(tf.abs(y - p), axis=-1)
 
     assert as_loss(mine).name == "mine"
+
+
+def test_a_model_knows_the_strategy_in_whose_scope_it_was_made():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        assert home_of(keras.Sequential()) is strategy
+    assert home_of(keras.Sequential()) is None
 
 
 def test_undistributed_lets_keras_loop_as_for_one_device_and_binds_the_model_again():

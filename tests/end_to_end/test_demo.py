@@ -34,7 +34,28 @@ def test_the_demo_writes_files_that_do_the_job(dataset, tmp_path):
     assert not re.search(r"""(src|href)=(?!["']?data:)""", page)  # stands alone
 
 
-def test_the_command_prints_one_readable_table(tmp_path, capfd):
+class Log(Progress):
+    def __init__(self):
+        self.stages, self.steps = {}, 0
+
+    def stage(self, text, total=0):
+        self.stages[text] = total
+
+    def step(self, logs=None):
+        self.steps += 1
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory):
+    """A run with a seed of its own: what was told of its progress, and its report."""
+    log = Log()
+    report, _ = run_demo("wine", out=tmp_path_factory.mktemp("wine"), quick=True, seed=3, progress=log)
+    return log, report
+
+
+def test_the_command_prints_one_readable_table_and_the_same_seed_gives_the_same_scores(
+    followed, tmp_path, capfd
+):
     assert main(["demo", "--dataset", "wine", "--quick", "--out", str(tmp_path), "--seed", "3"]) == 0
     printed, notes = capfd.readouterr()
     assert re.search(
@@ -44,28 +65,13 @@ def test_the_command_prints_one_readable_table(tmp_path, capfd):
     assert "agrees with the pruned Keras model on" in printed
     assert json.loads((tmp_path / "wine" / "report.json").read_text())["seed"] == 3
     assert notes == ""
-
-
-def test_the_same_seed_gives_the_same_scores(tmp_path):
-    first, _ = run_demo("wine", out=tmp_path / "a", quick=True, seed=1)
-    second, _ = run_demo("wine", out=tmp_path / "b", quick=True, seed=1)
+    first, second = followed[1], DemoReport.from_json(tmp_path / "wine" / "report.json")
     assert [stage.scores for stage in first.stages] == [stage.scores for stage in second.stages]
     assert first.cross_validation == second.cross_validation
 
 
-def test_progress_is_told_of_every_stage_and_epoch(tmp_path):
-    class Log(Progress):
-        def __init__(self):
-            self.stages, self.steps = {}, 0
-
-        def stage(self, text, total=0):
-            self.stages[text] = total
-
-        def step(self, logs=None):
-            self.steps += 1
-
-    log = Log()
-    run_demo("wine", out=tmp_path, quick=True, progress=log)
+def test_progress_is_told_of_every_stage_and_epoch(followed):
+    log, _ = followed
     assert list(log.stages) == [
         "clean and split",
         "train",

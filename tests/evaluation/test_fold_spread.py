@@ -122,7 +122,8 @@ def threads_in_use():
     return tf.config.threading.get_intra_op_parallelism_threads()
 
 
-def test_workers_share_the_cores():
+def test_workers_share_the_cores(monkeypatch):
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)  # the word of a user, as conftest.py is one
     with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
         found = joblib.Parallel(n_jobs=2)(joblib.delayed(threads_in_use)() for _ in range(2))
     assert found == [1, 1]

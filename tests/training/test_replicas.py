@@ -13,7 +13,7 @@ import pytest
 
 import tfbig
 from tfbig.backend import keras, tf
-from tfbig.errors import InvalidModel
+from tfbig.errors import InvalidModel, InvalidOption
 from tfbig.training.replicas import carry_weights, copied, trained_over
 
 SCRIPT = Path(__file__).with_name("on_replicas.py")
@@ -221,7 +221,7 @@ def test_the_users_model_has_what_was_trained_also_after_an_error():
         twin.optimizer.iterations.assign(5)
         raise KeyboardInterrupt
     assert (model.layers[0].kernel.numpy() == 7).all()
-    assert int(model.optimizer.iterations) == 5
+    assert int(model.optimizer.iterations.numpy()) == 5
 
 
 def test_without_a_strategy_the_model_trains_itself():
@@ -235,4 +235,27 @@ def test_a_fit_over_a_strategy_goes_on_with_the_optimizer_of_the_one_before(blob
     model = tfbig.models.mlp((4,), 3, hidden=(4,))
     for epochs in (1, 2):
         tfbig.fit(model, *blobs, strategy=strategy, epochs=1, optimizer=None, verbose=0)
-        assert int(model.optimizer.iterations) == 7 * epochs
+        assert int(model.optimizer.iterations.numpy()) == 7 * epochs
+
+
+@pytest.mark.parametrize("spec", ["auto", "its own"])
+def test_a_model_made_and_compiled_in_a_scope_trains_there_and_keeps_its_optimizers_state(blobs, spec):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        model = tfbig.models.mlp((4,), 3)
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    run = tfbig.fit(model, *blobs, strategy=strategy if spec != "auto" else spec, epochs=1, verbose=0)
+    assert run.strategy == "MirroredStrategy, 1 replica"
+    assert model.distribute_strategy is strategy
+    assert int(model.optimizer.iterations.numpy()) == -(-len(blobs[0]) // 32)
+    assert all(np.abs(state.numpy()).max() > 0 for state in model.optimizer.variables[2:])
+
+
+def test_a_model_of_one_strategy_is_not_trained_with_another(blobs):
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        model = tfbig.models.mlp((4,), 3)
+    for other in (None, tf.distribute.MirroredStrategy(["CPU:0"])):
+        with pytest.raises(
+            InvalidOption, match=r"made in the scope of a MirroredStrategy.*is another\. Leave"
+        ):
+            tfbig.fit(model, *blobs, strategy=other, verbose=0)

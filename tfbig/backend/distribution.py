@@ -144,6 +144,14 @@ def as_loss(identifier: Any) -> Any:
     return LossFunctionWrapper(loss, name=getattr(loss, "__name__", "loss"))
 
 
+def home_of(model: Any) -> Any:
+    """Returns the strategy in whose scope a model was made; None for one made outside of any.
+
+    Publicly `model.distribute_strategy` gives a strategy in either case.
+    """
+    return model._distribute_strategy
+
+
 @contextlib.contextmanager
 def undistributed(model: Any) -> Iterator[None]:
     """Lets Keras's `fit` and `evaluate` loop as for one device, whose step then spreads the work by itself.

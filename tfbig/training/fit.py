@@ -20,8 +20,7 @@ from tfbig.training.replicas import copied
 from tfbig.training.resuming import Every, check_every
 from tfbig.training.run import Run
 from tfbig.training.session import Session
-from tfbig.training.strategies import is_multi_worker, scope_of, told_of_lost_workers
-from tfbig.training.strategies import strategy as find_strategy
+from tfbig.training.strategies import is_multi_worker, scope_of, strategy_of, told_of_lost_workers
 
 
 @checked()
@@ -63,13 +62,14 @@ def fit(
         x: Inputs of shape (rows, ...): an array, lists, pandas; a dict of these by name for a model of several
             inputs. Or a stream of batches: `tf.data.Dataset`, `keras.utils.PyDataset`, a generator.
         y: Targets: whole-number labels or values of shape (rows,), or (rows, outputs). None for a stream.
-        strategy: Devices and machines, as in `tfbig.strategy`: "auto" takes all GPUs, and the workers of TF_CONFIG
-            or Slurm. A model is made again on them and gets its weights back; a builder is called in their scope.
-            The result is that of one device, but for dropout and noise, which each replica draws for itself; batch
-            normalization is synchronized. A loss must then give one value per row, and a layer's `add_loss` a mean
-            over rows, as Keras's activity regularizers do; a metric function that gives one number for a batch is
-            exact if it is a mean over rows, else the mean of the replicas' own numbers. Callbacks that write may be
-            the chief's alone; those that stop or change the training must be the same in all workers.
+        strategy: Devices and machines, as in `tfbig.strategy`: "auto" takes all GPUs, and the workers of TF_CONFIG or
+            Slurm; for a model that was made in the scope of a strategy, that one. A model is made again on them and
+            gets its weights back; a builder is called in their scope. The result is that of one device, but for
+            dropout and noise, which each replica draws for itself; batch normalization is synchronized. A loss must
+            then give one value per row, and a layer's `add_loss` a mean over rows, as Keras's activity regularizers
+            do; a metric function that gives one number for a batch is exact if it is a mean over rows, else the mean
+            of the replicas' own numbers. Callbacks that write may be the chief's alone; those that stop or change the
+            training must be the same in all workers.
         epochs: Times every row is seen.
         batch_size: Rows per gradient step, on all replicas together; streams bring their own.
         validation_data: `(x, y)` or `(x, y, sample_weight)` measured after each epoch, or a stream.
@@ -130,7 +130,7 @@ def fit(
     callbacks = checks.callbacks(callbacks)
     jit_compile = checks.jit_compile(jit_compile)
     streaming = is_stream(x)
-    chosen = find_strategy(strategy)
+    chosen = strategy_of(model, strategy)
     if streaming:
         checks.nothing_beside_a_stream(y, sample_weight)
         check_stream(x, epochs)

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tfbig.backend import keras
-from tfbig.backend.distribution import compile_arguments, note_compiled_with
+from tfbig.backend.distribution import compile_arguments, home_of, note_compiled_with
 from tfbig.backend.internals import every_layer, settings_of
 from tfbig.errors import InvalidModel
 from tfbig.training.agreement import take_from_chief
 from tfbig.training.global_loss import GlobalLoss
 from tfbig.training.global_metric import GlobalMetric
+from tfbig.training.strategies import scope_of
 from tfbig.training.train_step import has_own_rules
 
 
@@ -68,7 +69,8 @@ def carry_back(twin: Any, optimizer: Any, model: Any) -> None:
     carry_weights(twin, model)
     if optimizer.built:
         if not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)
+            with scope_of(home_of(model)):  # where the user made the model
+                model.optimizer.build(model.trainable_variables)
         carry(optimizer.variables, model.optimizer.variables)
 
 

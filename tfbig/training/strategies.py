@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tfbig.backend import tf
-from tfbig.backend.distribution import mirrored_strategy
+from tfbig.backend import keras, tf
+from tfbig.backend.distribution import home_of, mirrored_strategy
 from tfbig.errors import InvalidModel, InvalidOption, WorkerLost, unknown_choice
 from tfbig.training.slurm import slurm_cluster, slurm_tasks
 
@@ -51,6 +51,24 @@ def strategy(spec: Any = "auto") -> Any:
         f"strategy must be one of {', '.join(map(repr, _NAMES))}, a number of devices, a list of device names or a "
         f"tf.distribute.Strategy; got {spec!r}."
     )
+
+
+def strategy_of(model: Any, spec: Any) -> Any:
+    """Returns the strategy that a model trains with: "auto" is the one in whose scope it was made, if it was.
+
+    Raises:
+        InvalidOption: Another one is asked for, or as `strategy` says.
+    """
+    home = home_of(model) if isinstance(model, keras.Model) else None
+    if home is None:
+        return strategy(spec)
+    chosen = home if spec == "auto" else strategy(spec)
+    if chosen is not home:
+        raise InvalidOption(
+            f"The model {model.name!r} was made in the scope of a {describe(home)}; strategy={spec!r} is another. "
+            "Leave strategy at its default, pass that very one, or make the model outside of any scope."
+        )
+    return home
 
 
 def scope_of(chosen: Any) -> Any:
