@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 
 import tfbig
+from tfbig.deployment import refine as refining
 from tfbig.deployment.contents import read_contents
 from tfbig.deployment.integer_graph import IntegerGraph, layers_of
-from tfbig.deployment.refine import refine
+from tfbig.deployment.refine import NotRefined, refine
 from tfbig.errors import InvalidOption
 
 
@@ -177,7 +178,28 @@ def test_zeros_stay_zeros_and_shared_values_stay_shared(tmp_path):
 
 def test_too_few_rows_change_nothing(convolutional):
     _, rows, content, floats, *_ = convolutional
-    assert refine(content, floats, {name_of(content): rows[:20]}, 1) == (content, None)
+    with pytest.raises(NotRefined, match="it takes 32 rows of calibration; got 20"):
+        refine(content, floats, {name_of(content): rows[:20]}, 1)
+
+
+def test_too_large_a_model_is_left_alone(convolutional, monkeypatch):
+    _, rows, content, floats, *_ = convolutional
+    monkeypatch.setattr(refining, "_MOST_WORK", 10.0)
+    with pytest.raises(
+        NotRefined, match=r"multiplications × layers are more than 1\.6e\+02: it would take minutes"
+    ):
+        refine(content, floats, {name_of(content): rows}, 1)
+
+
+def test_export_says_why_it_did_not_refine(tmp_path):
+    model = dense()
+    with pytest.warns(
+        UserWarning, match="left the int8 file as the converter made it: it takes 32 rows .* got 20"
+    ):
+        lite = tfbig.export(
+            model, tmp_path / "m.tflite", quantize="int8", calibration=draw(model, 20), refine=True
+        )
+    assert lite.report.refined is None
 
 
 def test_several_rows_at_once(tmp_path):

@@ -10,7 +10,7 @@ from tfbig.deployment.contents import read_contents
 from tfbig.deployment.lstm_mending import mend_lstms
 from tfbig.deployment.metadata import with_metadata
 from tfbig.deployment.modes import is_integer
-from tfbig.deployment.refine import refine
+from tfbig.deployment.refine import NotRefined, refine
 from tfbig.deployment.wide_biases import widen_biases
 
 
@@ -25,10 +25,11 @@ def convert(job: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         "compact" and "sparse": which of these made the file smaller, and were kept. "refined": None, or "before" and
-        "after", mean errors on rows of calibration that were held back.
+        "after", mean errors on rows of calibration that were held back. "not_refined": why not, where it was
+        asked for.
     """
     content = _converted(job)
-    kept: dict[str, Any] = {"compact": False, "sparse": False, "refined": None}
+    kept: dict[str, Any] = {"compact": False, "sparse": False, "refined": None, "not_refined": None}
     if job["compact"]:
         smaller = _converted(job, prepare=_one_scale_per_dense_kernel)
         kept["compact"], content = len(smaller) < len(content), min(content, smaller, key=len)
@@ -41,7 +42,10 @@ def convert(job: dict[str, Any]) -> dict[str, Any]:
     content = with_metadata(content, entries, outputs=job["outputs"], mend=mend)
     if job["refine"]:
         floats = _converted({**job, "mode": None})
-        content, kept["refined"] = refine(content, floats, _rows(job), job["batch_size"] or 1)
+        try:
+            content, kept["refined"] = refine(content, floats, _rows(job), job["batch_size"] or 1)
+        except NotRefined as reason:
+            kept["not_refined"] = str(reason)
     Path(job["output"]).write_bytes(content)
     return kept
 

@@ -90,7 +90,7 @@ def export(
         refine: Looks for other numbers of an integer file (ranges, biases, which way kernels are rounded) whose
             answers are closer to the model's, with the same operators, size and speed; some seconds for a small
             model. Keeps what is closer on every fourth row of calibration, which the search does not see;
-            `report.refined` says by how much.
+            `report.refined` says by how much; a warning says why not, for a model too large to search or too few rows.
         strict: Refuses an integer file in which an operator computes in float.
         labels: Names of the classes, kept in the file (`LiteModel.labels`).
         c_array: Writes `<name>.h` and `<name>.c` too, for TensorFlow Lite Micro.

@@ -29,9 +29,13 @@ _SHARES = (1.0, 0.0)
 _Columns = Mapping[str, np.ndarray]
 
 
+class NotRefined(Exception):
+    """A file's numbers stay as the converter chose them; the message says why."""
+
+
 def refine(
     content: bytes, float_content: bytes, columns: _Columns, batch: int
-) -> tuple[bytes, dict[str, float] | None]:
+) -> tuple[bytes, dict[str, float]]:
     """Returns an integer file whose answers are closer to the float file's, and by how much.
 
     Args:
@@ -42,23 +46,33 @@ def refine(
 
     Returns:
         The file's bytes, the given ones where nothing better was found; and "before" and "after", mean errors on the
-        rows held back, as shares of the range of the float file's answers; None where there is nothing that could be
-        changed, fewer than 32 batches of rows, or so large a model that it would take minutes.
+        rows held back, as shares of the range of the float file's answers.
+
+    Raises:
+        NotRefined: There is nothing that could be changed, there are too few rows, or it would take minutes.
     """
     graph, floats = IntegerGraph(content), IntegerGraph(float_content)
     rows = len(next(iter(columns.values())))
-    if len(graph.contents.graphs) > 1 or len(floats.contents.graphs) > 1 or rows < _FEWEST_ROWS * batch:
-        return content, None
+    if rows < _FEWEST_ROWS * batch:
+        raise NotRefined(f"it takes {_FEWEST_ROWS * batch} rows of calibration; got {rows}")
+    if len(graph.contents.graphs) > 1 or len(floats.contents.graphs) > 1:
+        raise NotRefined("the file holds loops or several functions")
     layers = layers_of(graph, floats)
-    part = min(1.0, _MOST_WORK / (len(layers) * _products_per_row(graph, layers) or 1))
-    if not layers or part * _ROUNDING_ROWS < _FEWEST_ROUNDING_ROWS:
-        return content, None
+    if not layers:
+        raise NotRefined("no dense layer or convolution of it is computed in integers")
+    work = len(layers) * _products_per_row(graph, layers)
+    part = min(1.0, _MOST_WORK / work)
+    if part * _ROUNDING_ROWS < _FEWEST_ROUNDING_ROWS:
+        most = _MOST_WORK * _ROUNDING_ROWS / _FEWEST_ROUNDING_ROWS
+        raise NotRefined(
+            f"{work:.1e} multiplications × layers are more than {most:.1e}: it would take minutes"
+        )
     held, fitted = _split(columns, rows, batch)
-    work = _Refinement(graph, floats, layers, fitted, batch, part)
+    search = _Refinement(graph, floats, layers, fitted, batch, part)
     judge = _error(graph, floats, held, batch)
     before = judge(content)
     for share in _SHARES:
-        made = work.done(share, columns)
+        made = search.done(share, columns)
         after = judge(made)
         if after < before:
             return made, {"before": before, "after": after}

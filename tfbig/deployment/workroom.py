@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -82,6 +83,11 @@ class Workroom:
         answer = self._answers.pop(plan, None) or self._convert(plan, output)
         if isinstance(answer, ExportFailed):
             raise answer
+        if answer["not_refined"]:
+            warnings.warn(
+                f"refine=True left the {label(plan.mode)} file as the converter made it: {answer['not_refined']}.",
+                stacklevel=3,
+            )
         content = output.read_bytes()
         contents = read_contents(content)
         if strict and is_integer(plan.mode) and contents.float_ops():
