@@ -112,6 +112,15 @@ def test_a_frozen_layer_stays_frozen():
     assert with_precision(model, "mixed_bfloat16").layers[0].trainable is False
 
 
+@pytest.mark.parametrize("name", ["mixed_bfloat16", "mixed_float16"])
+def test_a_model_that_rounds_to_levels_trains_on(blobs, name):
+    x, y = blobs
+    rounded = tfbig.quantize_aware(tfbig.models.mlp((4,), 3, batch_norm=True), x, y, epochs=1, verbose=0)
+    before = rounded.get_weights()
+    tfbig.fit(rounded, x, y, epochs=1, precision=name, verbose=0)
+    assert any((a != b).any() for a, b in zip(before, rounded.get_weights(), strict=True))
+
+
 def test_float32_brings_a_mixed_model_back():
     twin = with_precision(mlp(), "mixed_bfloat16")
     assert set(computes_in(with_precision(twin, "float32")).values()) == {"float32"}

@@ -7,6 +7,8 @@ from typing import Any
 from tfbig.backend import keras
 from tfbig.backend.internals import layers_inside
 from tfbig.errors import InvalidModel, unknown_choice
+from tfbig.layers.kernels import QuantizedLayer
+from tfbig.layers.ranges import FakeQuant
 from tfbig.models.heads import LABEL_LOGITS, LOGITS, STEP_LOGITS, VALUES
 from tfbig.training.replicas import carry, carry_back, fresh_arguments
 
@@ -52,9 +54,9 @@ def precision(name: str) -> Iterator[None]:
 def with_precision(model: Any, name: str) -> Any:
     """Returns the model made again in another precision: the same layers, names and float32 weights, not compiled.
 
-    What must not lose digits stays as it is: normalizers, output layers and tfbig's heads; so do layers of another
-    dtype, such as float64. Weights go back with `model.set_weights(twin.get_weights())`: they are float32
-    in both.
+    What must not lose digits stays as it is: normalizers, output layers, tfbig's heads, rounding; so do layers of
+    another dtype, such as float64. Weights go back with `model.set_weights(twin.get_weights())`: they are float32 in
+    both.
 
     Args:
         model: A built Sequential or functional model. It is not changed.
@@ -146,7 +148,8 @@ def _counterpart(optimizer: Any, of: Any) -> Any:
 
 def _keeps_digits(layer: Any) -> bool:
     rescaling = isinstance(layer, keras.layers.Normalization | keras.layers.Rescaling)
-    return rescaling or layer.name in (LOGITS, LABEL_LOGITS, STEP_LOGITS, VALUES)
+    rounding = isinstance(layer, FakeQuant | QuantizedLayer)  # to levels that 16 bits would round once more
+    return rescaling or rounding or layer.name in (LOGITS, LABEL_LOGITS, STEP_LOGITS, VALUES)
 
 
 def _output_layers(model: Any) -> list[Any]:
