@@ -69,11 +69,8 @@ def compiled(library, model):
     model.compile(library.optimizers.Adam(1e-3), loss, metrics=["accuracy"])
 
 
-def steps_of(x):
-    return -(-len(x) // BATCH)
-
-
-def schedule(sparsity, steps):
+def schedule(sparsity, rows, epochs):
+    steps = epochs * -(-rows // BATCH)
     frequency = max(1, steps // 60)
     end = steps * 6 // 10 // frequency * frequency
     return tfmot().sparsity.keras.PolynomialDecay(0.0, sparsity, 0, end, frequency=frequency)
@@ -83,7 +80,7 @@ def with_tfbig(weights, data, convolutions, dense, sparsity, epochs):
     x_train, x_test, y_train, y_test = data
     model = network(keras, x_train.shape[1:], convolutions, dense)
     model.set_weights(weights)
-    prune = tfbig.Prune(schedule=schedule(sparsity, epochs * steps_of(x_train)))
+    prune = tfbig.Prune(schedule=schedule(sparsity, len(x_train), epochs))
     options = {"epochs": epochs, "batch_size": BATCH, "shuffle": False, "verbose": 0}
     run = tfbig.fit(model, x_train, y_train, callbacks=[prune], **options)
     with tempfile.TemporaryDirectory() as folder:
@@ -108,7 +105,7 @@ def with_tfmot(weights, data, convolutions, dense, sparsity, epochs):
     model = network(tf_keras, x_train.shape[1:], convolutions, dense)
     model.set_weights(weights)
     engine = tfmot().sparsity.keras
-    planned = schedule(sparsity, epochs * steps_of(x_train))
+    planned = schedule(sparsity, len(x_train), epochs)
     pruned = engine.prune_low_magnitude(model, pruning_schedule=planned)
     compiled(tf_keras, pruned)
     times = EpochTimes()

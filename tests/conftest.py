@@ -10,8 +10,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Workers of pytest-xdist share the cores as those of `tfbig workers` do. Else each has a thread for every core, and
 # threads spin while they wait for work: a tenth of the time, or more where small models train.
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
-    _cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    _share = max(1, _cores // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    from tfbig.workers import threads_each
+
+    _share = threads_each(int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(_share))
 
 import numpy as np

@@ -84,8 +84,8 @@ def environments(count: int, inherited: Mapping[str, str]) -> list[dict[str, str
     for i in range(count):
         config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}}
         environment = {
-            "TF_NUM_INTRAOP_THREADS": str(max(1, _cores() // count)),
-            "TF_NUM_INTEROP_THREADS": str(max(1, _cores() // count)),
+            "TF_NUM_INTRAOP_THREADS": str(threads_each(count)),
+            "TF_NUM_INTEROP_THREADS": str(threads_each(count)),
             **inherited,
             "TF_CONFIG": json.dumps(config),
             "PYTHONUNBUFFERED": "1",
@@ -254,10 +254,11 @@ def _signals_into(ended: "queue.SimpleQueue[tuple[str, int, int]]") -> Iterator[
             signal.signal(number, handler)
 
 
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # what a container or `taskset` left us
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def threads_each(processes: int) -> int:
+    """Returns how many threads each of several processes may use, so that together they fill the cores."""
+    # What a container or `taskset` left us, where the system says so.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // processes)
 
 
 def _gpus(environment: Mapping[str, str]) -> list[str]:

@@ -160,8 +160,8 @@ def case(request, tmp_path_factory):
 
 def know_their_statistics(model, x):
     """Gives normalizations the statistics that the rows have, as training would."""
-    normalizations = [layer for layer in every_layer(model) if isinstance(layer, L.BatchNormalization)]
-    normalizations = [layer for layer in normalizations if layer.trainable]
+    kind = L.BatchNormalization
+    normalizations = [layer for layer in every_layer(model) if isinstance(layer, kind) and layer.trainable]
     for momentum in [0.0] * len(normalizations) + [0.99]:  # each pass settles one layer more
         for layer in normalizations:
             layer.momentum = momentum

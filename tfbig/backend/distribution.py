@@ -159,7 +159,7 @@ def undistributed(model: Any) -> Iterator[None]:
     A model made in a strategy's scope is bound to it for good, and Keras's own loop over a strategy fails on a
     first batch that does not split evenly, and on every batch of several workers.
     """
-    strategy = model._distribute_strategy
+    strategy = home_of(model)
     model._distribute_strategy = None
     try:
         yield

@@ -54,14 +54,12 @@ def linear(layer: Any, bias: np.ndarray | None = None, use_bias: bool = True) ->
     config.pop("activity_regularizer", None)
     if "activation" in config:
         config["activation"] = "linear"
-    weights = [kernel_of(layer)] + ([layer.bias] if getattr(layer, "bias", None) is not None else [])
-    if bias is not None:
+    if bias is None and use_bias:
+        bias = getattr(layer, "bias", None)
+    else:
         # What was asked of the layer's own bias was not asked of this one.
-        config |= {"use_bias": True, "bias_regularizer": None, "bias_constraint": None}
-        weights = [kernel_of(layer), bias]
-    if not use_bias:
-        config |= {"use_bias": False, "bias_regularizer": None, "bias_constraint": None}
-        weights = weights[:1]
+        config |= {"use_bias": use_bias, "bias_regularizer": None, "bias_constraint": None}
+    weights = [kernel_of(layer)] if bias is None else [kernel_of(layer), bias]
     copy = type(layer).from_config(config)
     copy.build_from_config(layer.get_build_config())
     copy.set_weights([np.asarray(weight) for weight in weights])

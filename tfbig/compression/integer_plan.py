@@ -190,7 +190,7 @@ def _fold(plan: Plan) -> None:
         if plan.kinds[follower] != rules.AFFINE:
             continue
         affine = rules.affine_of(follower.op, _channels(call), len(call.outputs[0].shape))
-        if affine is None or call.op in plan.factors or call.op in plan.normalizations:
+        if affine is None:
             continue
         _note_lost(plan, call, ("bias",) if call.op.use_bias else ())
         if _follows_batches(follower.op):
@@ -242,18 +242,18 @@ def _stand_alone(plan: Plan) -> None:
 
 def _as_convolution(plan: Plan, call: Call) -> list[Call]:
     shape, dtype = call.outputs[0].shape, call.outputs[0].dtype
-    channels, follows = _channels(call), _follows_batches(call.op)
+    channels = _channels(call)
     affine = rules.affine_of(call.op, channels, len(shape))
     assert affine is not None  # such calls are float
-    if not follows:
-        _note_lost(plan, call, _FACTORS)
-    layer = _L.DepthwiseConv2D(1, use_bias=not follows)
-    if follows:
+    if _follows_batches(call.op):
+        layer = _L.DepthwiseConv2D(1, use_bias=False)
         adopt(layer, [np.ones((1, 1, channels, 1), np.float32)], channels)
         plan.normalizations[layer] = _of_pixels(call.op, channels)
     else:
+        _note_lost(plan, call, _FACTORS)
+        layer = _L.DepthwiseConv2D(1)
         adopt(layer, [affine[0].reshape(1, 1, -1, 1), affine[1]], channels)
-    layer.trainable = False  # the factor of a normalization trains in its place
+    layer.trainable = False  # where something trains, it is the normalization
     if len(shape) == 4:
         parts = [(Call(layer, call.name, call.args, {}, call.outputs), rules.KERNEL)]
     else:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfbig.backend import keras
-from tfbig.layers.kernels import KERNEL_LAYERS
+from tfbig.layers.kernels import KERNEL_LAYERS, factor_and_offset
 
 _L = keras.layers
 
@@ -140,9 +140,8 @@ def affine_of(op: Any, channels: int, rank: int) -> tuple[np.ndarray, np.ndarray
     if isinstance(op, _L.BatchNormalization):
         if op.axis not in (-1, rank - 1):
             return None
-        factor = 1 / np.sqrt(_array(op.moving_variance) + op.epsilon)
-        factor = factor * _array(op.gamma) if op.scale else factor
-        return factor, (_array(op.beta) if op.center else 0) - _array(op.moving_mean) * factor
+        factor, offset = factor_and_offset(op)
+        return _array(factor), _array(offset)
     if isinstance(op, _L.Rescaling):
         parts = [np.asarray(op.scale, np.float32), np.asarray(op.offset, np.float32)]
     else:

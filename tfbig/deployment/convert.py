@@ -164,9 +164,10 @@ def _borrowed() -> Iterator[_ConverterProcess]:
         yield process
     finally:
         if process.reusable:
-            aging = process.jobs_done == _JOBS_PER_PROCESS - _JOBS_AHEAD
             with _idle_lock:
-                _idle[:] = [*([_ConverterProcess()] if aging else []), *_idle, process]
+                _idle.append(process)
+                if process.jobs_done == _JOBS_PER_PROCESS - _JOBS_AHEAD:
+                    _idle.insert(0, _ConverterProcess())
         else:
             process.close()
 

@@ -44,6 +44,14 @@ def channel_axes(layer: Any) -> tuple[int, ...]:
     return (last,)
 
 
+def factor_and_offset(norm: Any) -> tuple[Any, Any]:
+    """Returns by what a batch normalization multiplies each channel once it is trained, and what it adds then."""
+    factor = tf.math.rsqrt(tf.convert_to_tensor(norm.moving_variance) + norm.epsilon)
+    factor = factor * tf.convert_to_tensor(norm.gamma) if norm.scale else factor
+    offset = -tf.convert_to_tensor(norm.moving_mean) * factor
+    return factor, offset + tf.convert_to_tensor(norm.beta) if norm.center else offset
+
+
 def _to_steps(kernel: Any, step: Any) -> Any:
     """Rounds to multiples of `step`; the gradient passes as if it did not."""
     return kernel + tf.stop_gradient(tf.round(kernel / step) * step - kernel)
@@ -117,7 +125,7 @@ class QuantizedLayer(keras.layers.Layer):
         if training and self.normalization.trainable:
             plain = self._computed(inputs, self.rounded_kernel(folded=False))
             return self.normalization(plain, training=True, mask=mask)
-        _, offset = self._factor_and_offset()
+        _, offset = factor_and_offset(self.normalization)
         return self._computed(inputs, self.rounded_kernel()) + offset
 
     def rounded_kernel(self, folded: bool = True) -> Any:
@@ -196,13 +204,9 @@ class QuantizedLayer(keras.layers.Layer):
         with keras.StatelessScope(values):
             return self.layer(inputs)
 
-    def _factor_and_offset(self) -> tuple[Any, Any]:
-        """What the normalization does to each channel once it is trained."""
-        norm = self.normalization
-        factor = tf.math.rsqrt(tf.convert_to_tensor(norm.moving_variance) + norm.epsilon)
-        factor = factor * tf.convert_to_tensor(norm.gamma) if norm.scale else factor
-        offset = -tf.convert_to_tensor(norm.moving_mean) * factor
-        return factor, offset + tf.convert_to_tensor(norm.beta) if norm.center else offset
+    def _factor(self) -> Any:
+        """What each channel of the kernel is multiplied by in the file."""
+        return tf.convert_to_tensor(self.scale) if self.scaled else factor_and_offset(self.normalization)[0]
 
     def _kernel_and_limits(self, folded: bool) -> tuple[Any, Any]:
         """The kernel before rounding, and the largest magnitude of each channel, or of all."""
@@ -220,9 +224,8 @@ class QuantizedLayer(keras.layers.Layer):
             others = [axis for axis in range(kernel.shape.rank) if axis not in self._axes]
             limits = tf.reduce_max(tf.abs(kernel), axis=others, keepdims=True)
         if self.folded and folded:
-            factor = self.scale if self.scaled else self._factor_and_offset()[0]
             sizes = [kernel.shape[axis] if axis in self._axes else 1 for axis in range(kernel.shape.rank)]
-            factor = tf.reshape(tf.convert_to_tensor(factor), sizes)
+            factor = tf.reshape(self._factor(), sizes)
             kernel, limits = kernel * factor, limits * tf.abs(factor)
         limits = tf.stop_gradient(limits)
         largest = tf.reduce_max(limits)
