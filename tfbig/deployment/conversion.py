@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from tfbig.deployment.contents import read_contents
+from tfbig.deployment.finer_averages import take_averages_in_parts
 from tfbig.deployment.lstm_mending import mend_lstms
 from tfbig.deployment.metadata import with_metadata
 from tfbig.deployment.modes import is_integer
+from tfbig.deployment.packing import repacked, shorten_names
 from tfbig.deployment.refine import NotRefined, refine
 from tfbig.deployment.wide_biases import widen_biases
 
@@ -38,10 +40,9 @@ def convert(job: dict[str, Any]) -> dict[str, Any]:
         if len(smaller) < len(content) and _loads(smaller):
             kept["sparse"], content = True, smaller
     entries = {name: text.encode() for name, text in job["metadata"].items()}
-    mend = functools.partial(_mended, mode=job["mode"])
-    content = with_metadata(content, entries, outputs=job["outputs"], mend=mend)
+    content = with_metadata(content, entries, outputs=job["outputs"], changes=_changes(job))
     if job["refine"]:
-        floats = _converted({**job, "mode": None})
+        floats = repacked(_converted({**job, "mode": None}), *_forms(job))
         try:
             content, kept["refined"] = refine(content, floats, _rows(job), job["batch_size"] or 1)
         except NotRefined as reason:
@@ -50,10 +51,17 @@ def convert(job: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _mended(model: Any, mode: str | None) -> None:
-    mend_lstms(model, mode)
-    if mode == "int16x8":
-        widen_biases(model)
+def _changes(job: dict[str, Any]) -> list[Callable[[Any], None]]:
+    """What is changed in the file that the converter made."""
+    changes: list[Callable[[Any], None]] = [functools.partial(mend_lstms, mode=job["mode"]), *_forms(job)]
+    if job["mode"] == "int16x8":
+        changes.append(widen_biases)
+    return [*changes, shorten_names]
+
+
+def _forms(job: dict[str, Any]) -> list[Callable[[Any], None]]:
+    """What gets another form in integer files; a model that was trained in integers ships as it was trained."""
+    return [take_averages_in_parts] if job["mode"] == "int8" and job["calibration"] is not None else []
 
 
 def _converted(job: dict[str, Any], prepare: Callable[[Any], None] | None = None) -> bytes:
