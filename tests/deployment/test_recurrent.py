@@ -85,6 +85,24 @@ def test_other_recurrent_layers_run_on_builtins(rows, tmp_path, kind, mode, form
     assert not any("Flex" in name for name in lite.ops)
 
 
+# Through two layers, over steps that do not count: the backward way must leave out the same ones.
+@pytest.mark.parametrize(
+    ("kind", "mode", "error"),
+    [
+        (L.LSTM, "int16x8", 0.01),
+        (L.GRU, "int16x8", 0.01),
+        (L.SimpleRNN, "int16x8", 0.01),
+        (L.GRU, "int8", 0.1),
+        (L.SimpleRNN, "int8", 0.1),
+    ],
+)
+def test_masked_steps_written_out_both_ways(gaps, tmp_path, kind, mode, error):
+    model = build(*both_ways(kind), masked=True)
+    lite = tfbig.export(model, tmp_path / "m.tflite", quantize=mode, calibration=gaps)
+    assert set(lite.report.recurrent.values()) == {"unrolled"}
+    assert share_of_range(lite, model, gaps) <= error
+
+
 def test_sixteen_bit_activations_write_an_lstms_steps_out(rows, tmp_path):
     model = build(L.LSTM(8))
     lite = tfbig.export(model, tmp_path / "m.tflite", quantize="int16x8", calibration=rows)
@@ -133,14 +151,14 @@ def test_a_stateful_layer_is_refused(tmp_path):
 
 
 def test_the_model_is_left_as_found(rows):
-    model = build(*stacked(L.LSTM), L.RepeatVector(3), L.GRU(4))
+    model = build(*stacked(L.LSTM), L.RepeatVector(3), L.Masking(), L.GRU(4, go_backwards=True))
     before = model(rows).numpy()
     layers = [layer for layer in model.layers if isinstance(layer, L.RNN)]
-    settings = [(layer.use_cudnn, layer.unroll) for layer in layers]
+    settings = [(layer.use_cudnn, layer.unroll, layer.go_backwards) for layer in layers]
     with lowered(model, "int8") as forms:
         assert np.allclose(model(rows), before, atol=1e-6)
     assert sorted(forms.values()) == ["fused", "fused", "unrolled"]
-    assert [(layer.use_cudnn, layer.unroll) for layer in layers] == settings
+    assert [(layer.use_cudnn, layer.unroll, layer.go_backwards) for layer in layers] == settings
     assert not any("call" in vars(layer) for layer in layers)
     assert np.array_equal(model(rows), before)
 

@@ -13,7 +13,7 @@ from tfbig.deployment.metadata import with_metadata
 from tfbig.deployment.modes import is_integer
 from tfbig.deployment.packing import repacked, shorten_names
 from tfbig.deployment.refine import NotRefined, refine
-from tfbig.deployment.wide_biases import widen_biases
+from tfbig.deployment.wide_biases import mend_biases
 
 
 def convert(job: dict[str, Any]) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def _changes(job: dict[str, Any]) -> list[Callable[[Any], None]]:
     """What is changed in the file that the converter made."""
     changes: list[Callable[[Any], None]] = [functools.partial(mend_lstms, mode=job["mode"]), *_forms(job)]
     if job["mode"] == "int16x8":
-        changes.append(widen_biases)
+        changes.append(mend_biases)
     return [*changes, shorten_names]
 
 

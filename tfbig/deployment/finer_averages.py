@@ -138,7 +138,7 @@ def _cut(average: _Average, rows: int, columns: int) -> None:
         if shape is not None:
             setattr(result, name, np.array([shape[0], rows, columns, shape[3]], np.int32))
     if average.between is not None:  # a dense layer flattens what it is given
-        average.dense.inputs[0] = average.pool.outputs[0]
+        average.dense.inputs = np.array([*average.pool.outputs, *average.dense.inputs[1:]], np.int32)
         average.graph.operators.remove(average.between)
 
 

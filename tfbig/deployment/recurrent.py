@@ -103,7 +103,11 @@ def _call(
             forms[path] = LOOP
         if forms[path] == LOOP:
             return original(sequences, initial_state=initial_state, mask=mask, **options)
-        with _unrolled(layer), _traced_once(layer.cell):
+        turned = layer.go_backwards and mask is not None and not layer.unroll
+        with _unrolled(layer, ahead=turned), _traced_once(layer.cell):
+            if turned:
+                # Written out, Keras zeroes the outputs of masked steps by the mask as given, not as reversed.
+                sequences, mask = _reversed(sequences), _reversed(_one_mask(mask))
             return original(sequences, initial_state=initial_state, mask=mask, **options)
 
     return call
@@ -153,8 +157,7 @@ def _fusable(layer: Any) -> bool:
 
 def _fused(layer: Any, sequences: Any, mask: Any) -> Any:
     sequences = tf.convert_to_tensor(sequences)
-    mask = mask[0] if isinstance(mask, list | tuple) else mask
-    mask = None if mask is None else tf.cast(mask, tf.bool)
+    mask = None if mask is None else _one_mask(mask)
     if layer.go_backwards:
         sequences = _reversed(sequences)
         mask = None if mask is None else _reversed(mask)
@@ -162,6 +165,10 @@ def _fused(layer: Any, sequences: Any, mask: Any) -> Any:
         last, outputs = _lstm(layer.cell, sequences)
         return outputs if layer.return_sequences else last
     return _masked(layer, sequences, mask)
+
+
+def _one_mask(mask: Any) -> Any:
+    return tf.cast(mask[0] if isinstance(mask, list | tuple) else mask, tf.bool)
 
 
 def _masked(layer: Any, sequences: Any, mask: Any) -> Any:
@@ -222,12 +229,14 @@ def _lstm(cell: Any, sequences: Any) -> tuple[Any, Any]:
 
 
 @contextlib.contextmanager
-def _unrolled(layer: Any) -> Iterator[None]:
-    before, layer.unroll = layer.unroll, True
+def _unrolled(layer: Any, ahead: bool) -> Iterator[None]:
+    """Lets the layer's steps be written out in the block; `ahead`, in the order they are given, whatever its own."""
+    before = layer.unroll, layer.go_backwards
+    layer.unroll, layer.go_backwards = True, layer.go_backwards and not ahead
     try:
         yield
     finally:
-        layer.unroll = before
+        layer.unroll, layer.go_backwards = before
 
 
 @contextlib.contextmanager
