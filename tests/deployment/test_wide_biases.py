@@ -93,4 +93,6 @@ def test_a_layer_called_on_inputs_of_other_ranges_adds_its_bias_to_each(name, tm
     generator = np.random.default_rng(0)
     x = [(scale * generator.normal(size=(32, *shape))).astype("float32") for scale in (1, 5)]
     lite = tfbig.export(model, tmp_path / "m.tflite", quantize="int16x8", calibration=x)
-    assert lite.report.proof.mean_error <= 0.002  # kernels of 8 bits; with one bias for all calls, 0.05 and more
+    assert (
+        lite.report.proof.mean_error <= 0.002
+    )  # kernels of 8 bits; with one bias for all calls, 0.05 and more

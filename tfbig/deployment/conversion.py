@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tfbig.backend.conversion import calibration_changed_by, one_scale_per_dense_kernel
 from tfbig.deployment.contents import read_contents
+from tfbig.deployment.dead_ranges import widen_dead_ranges
 from tfbig.deployment.finer_averages import take_averages_in_parts
 from tfbig.deployment.lstm_mending import mend_lstms
 from tfbig.deployment.metadata import with_metadata
@@ -14,6 +16,7 @@ from tfbig.deployment.modes import is_integer
 from tfbig.deployment.packing import repacked, shorten_names
 from tfbig.deployment.refine import NotRefined, refine
 from tfbig.deployment.wide_biases import mend_biases
+from tfbig.deployment.wide_selections import mend_selections
 
 
 def convert(job: dict[str, Any]) -> dict[str, Any]:
@@ -33,7 +36,7 @@ def convert(job: dict[str, Any]) -> dict[str, Any]:
     content = _converted(job)
     kept: dict[str, Any] = {"compact": False, "sparse": False, "refined": None, "not_refined": None}
     if job["compact"]:
-        smaller = _converted(job, prepare=_one_scale_per_dense_kernel)
+        smaller = _converted(job, prepare=one_scale_per_dense_kernel)
         kept["compact"], content = len(smaller) < len(content), min(content, smaller, key=len)
     if job["sparse"]:
         smaller = _converted(job, prepare=_without_zeros)
@@ -55,7 +58,7 @@ def _changes(job: dict[str, Any]) -> list[Callable[[Any], None]]:
     """What is changed in the file that the converter made."""
     changes: list[Callable[[Any], None]] = [functools.partial(mend_lstms, mode=job["mode"]), *_forms(job)]
     if job["mode"] == "int16x8":
-        changes.append(mend_biases)
+        changes += [mend_biases, mend_selections]
     return [*changes, shorten_names]
 
 
@@ -83,6 +86,8 @@ def _converted(job: dict[str, Any], prepare: Callable[[Any], None] | None = None
     if job["mode"] == "int16x8":
         widened = kinds.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
         converter.target_spec.supported_ops = [widened, kinds.TFLITE_BUILTINS]
+        # It is not used for 16 bits, but runs the calibration once more.
+        converter.experimental_new_quantizer = job["calibration"] is None
     if is_integer(job["mode"]):
         if job["calibration"] is not None:
             converter.representative_dataset = _calibration(job)
@@ -91,7 +96,8 @@ def _converted(job: dict[str, Any], prepare: Callable[[Any], None] | None = None
             converter.inference_input_type = converter.inference_output_type = edge
     if prepare:
         prepare(converter)
-    return _with_floats(converter, front) if front else converter.convert()
+    with calibration_changed_by(widen_dead_ranges):
+        return _with_floats(converter, front) if front else converter.convert()
 
 
 def _with_floats(converter: Any, names: tuple[str, ...]) -> bytes:
@@ -104,12 +110,6 @@ def _with_floats(converter: Any, names: tuple[str, ...]) -> bytes:
         debug_options=tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=list(names)),
     )
     return debugger.get_nondebug_quantized_model()
-
-
-def _one_scale_per_dense_kernel(converter: Any) -> None:
-    from tfbig.backend.conversion import one_scale_per_dense_kernel
-
-    one_scale_per_dense_kernel(converter)
 
 
 def _without_zeros(converter: Any) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tfbig.deployment.packing import kind_of
+
 # The dense layer's kernel grows; more than this share of all weights is not paid.
 _MOST_GROWTH = 0.05
 _DIVISORS = (2, 3)
@@ -60,12 +62,12 @@ def _averages(model: Any) -> Iterator[_Average]:
     kinds = schema.BuiltinOperator
     for graph in model.subgraphs:
         for pool in graph.operators:
-            if _kind(model, pool) != kinds.AVERAGE_POOL_2D or not _of_all(graph, pool, schema):
+            if kind_of(model, pool) != kinds.AVERAGE_POOL_2D or not _of_all(graph, pool, schema):
                 continue
             between, reader = None, _only_reader(graph, pool.outputs[0])
-            if reader is not None and _kind(model, reader) == kinds.RESHAPE:
+            if reader is not None and kind_of(model, reader) == kinds.RESHAPE:
                 between, reader = reader, _only_reader(graph, reader.outputs[0])
-            if reader is not None and _kind(model, reader) == kinds.FULLY_CONNECTED:
+            if reader is not None and kind_of(model, reader) == kinds.FULLY_CONNECTED:
                 average = _Average(graph, pool, reader, between)
                 if _plain(model, average, schema):
                     yield average
@@ -146,11 +148,6 @@ def _only_reader(graph: Any, place: int) -> Any:
     """The operator that alone reads a tensor; None where others do, or it is a result."""
     readers = [op for op in graph.operators if place in op.inputs]
     return readers[0] if len(readers) == 1 and place not in graph.outputs else None
-
-
-def _kind(model: Any, op: Any) -> int:
-    code = model.operatorCodes[op.opcodeIndex]
-    return int(max(code.builtinCode, code.deprecatedBuiltinCode))
 
 
 def _count_weights(model: Any) -> int:

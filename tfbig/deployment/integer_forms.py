@@ -4,12 +4,13 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-
 from tfbig.backend import keras, tf
 from tfbig.backend.graph import graph_of, nodes, operation_name
 from tfbig.backend.hidden_scores import bounded_hidden_scores
 from tfbig.backend.internals import every_layer
+from tfbig.backend.keras_functions import keras_functions
+from tfbig.deployment.integer_functions import NEARLY_ONE, calls_such, integer_functions
+from tfbig.deployment.integer_norms import normalizing_form
 from tfbig.deployment.modes import is_integer
 from tfbig.models.step_layers import AverageOfSteps
 
@@ -25,17 +26,19 @@ def has_integer_forms(model: Any, quantize: str | None) -> bool:
         model: A built Keras model.
         quantize: The mode.
     """
+    if not is_integer(quantize):
+        return False
     attends = any(isinstance(layer, _ATTENTION) for layer in every_layer(model))
-    return is_integer(quantize) and (attends or next(_stand_ins(model, quantize), None) is not None)
+    return attends or calls_such(model) or next(_stand_ins(model, quantize), None) is not None
 
 
 @contextlib.contextmanager
-def integer_forms(model: Any, quantize: str | None) -> Iterator[None]:
+def integer_forms(model: Any, quantize: str | None, *, trained: bool = False) -> Iterator[None]:
     """Lets the model be traced, in the block, in a form that suits an integer mode; for others nothing is changed.
 
-    Hidden steps of attention get a small score (see `bounded_hidden_scores`). Layer normalization subtracts the mean
-    once and goes on from there: LiteRT has no 16-bit SQUARED_DIFFERENCE, which Keras's variance becomes, and no integer
-    NEG; and a difference of two large products would be rounded twice.
+    Hidden steps of attention get a small score (see `bounded_hidden_scores`), normalization layers and functions the
+    forms of `integer_norms` and `integer_functions`. A selection's operands get scales of their own: one that is read
+    elsewhere, too, would be clipped to the range of the result.
 
     For 16 bits the converter asks for the ranges of whole numbers, too, wherever they are added or compared; it records
     none. So indices go to their table as they are, and comparisons, of tokens with the one that pads, are of floats.
@@ -44,12 +47,15 @@ def integer_forms(model: Any, quantize: str | None) -> Iterator[None]:
     Args:
         model: A built Keras model. It is left as found.
         quantize: The mode.
+        trained: Whether the model brings its ranges along: functions then stay as they were trained.
     """
     if not is_integer(quantize):
         yield
         return
     with contextlib.ExitStack() as stack:
         stack.enter_context(bounded_hidden_scores())
+        if not trained:
+            stack.enter_context(keras_functions(integer_functions(wide=quantize == "int16x8")))
         for operation, stand_in, name in _stand_ins(model, quantize):
             stack.enter_context(calls(operation, stand_in, name))
         yield
@@ -59,8 +65,9 @@ def _stand_ins(model: Any, quantize: str | None) -> Iterator[tuple[Any, Callable
     """What is called in another form: layer or operation, the function that stands in, and for which method."""
     layers, wide = every_layer(model), quantize == "int16x8"
     for layer in layers:
-        if isinstance(layer, _L.LayerNormalization) and not getattr(layer, "rms_scaling", False):
-            yield layer, _normalized_by(layer), "call"
+        normalized = normalizing_form(layer)
+        if normalized is not None:
+            yield layer, normalized, "call"
         elif type(layer) is _L.Embedding and wide:
             yield layer, looked_up_in(layer), "call"
             if layer.mask_zero:
@@ -68,10 +75,13 @@ def _stand_ins(model: Any, quantize: str | None) -> Iterator[tuple[Any, Callable
         elif isinstance(layer, _AVERAGES) and wide:
             yield layer, _averaged_by(layer), "call"
     # A Sequential holds its graph, which is a model of its own, and may not be among its layers.
-    for graph in [layer for layer in layers if wide and graph_of(layer) is not None]:
+    for graph in [layer for layer in layers if graph_of(layer) is not None]:
         for node in nodes(graph):
-            if operation_name(node.operation) == "NotEqual" and "int" in str(node.inputs[0].dtype):
+            kind = operation_name(node.operation)
+            if wide and kind == "NotEqual" and "int" in str(node.inputs[0].dtype):
                 yield node.operation, _differ, "call"
+            elif not wide and kind == "Where":
+                yield node.operation, _selected_by(node.operation), "call"
 
 
 @contextlib.contextmanager
@@ -98,6 +108,17 @@ def _differ(x1: Any, x2: Any) -> Any:
     return tf.not_equal(tf.cast(x1, tf.float32), tf.cast(x2, tf.float32))
 
 
+def _selected_by(operation: Any) -> Callable[..., Any]:
+    original = operation.call
+
+    def call(condition: Any, x1: Any = None, x2: Any = None) -> Any:
+        return original(
+            condition, *(x * NEARLY_ONE if tf.is_tensor(x) and x.dtype.is_floating else x for x in (x1, x2))
+        )
+
+    return call
+
+
 def _not_zero(inputs: Any, mask: Any = None) -> Any:
     return _differ(inputs, 0)
 
@@ -122,21 +143,5 @@ def _averaged_by(layer: Any) -> Callable[..., Any]:
         keepdims, steps = getattr(layer, "keepdims", False), tf.cast(tf.shape(inputs)[1], inputs.dtype)
         share = tf.maximum(tf.reduce_mean(kept, 1, keepdims), 1 / steps)  # of nothing but padding it is zeros
         return tf.reduce_mean(inputs * kept, 1, keepdims) / share
-
-    return call
-
-
-def _normalized_by(layer: Any) -> Callable[..., Any]:
-    def call(inputs: Any) -> Any:
-        x = tf.cast(inputs, tf.float32)  # as Keras does, whatever the model's precision
-        axes = [axis % len(x.shape) for axis in np.ravel(layer.axis)]
-        apart = x - tf.reduce_mean(x, axes, keepdims=True)
-        # Multiplied by itself: a square may become SQUARED_DIFFERENCE again.
-        x = apart * tf.math.rsqrt(tf.reduce_mean(apart * apart, axes, keepdims=True) + layer.epsilon)
-        shape = [size if place in axes else 1 for place, size in enumerate(x.shape)]
-        for weight, combine in ((layer.gamma, tf.multiply), (layer.beta, tf.add)):
-            if weight is not None:
-                x = combine(x, tf.reshape(tf.cast(weight, tf.float32), shape))
-        return tf.cast(x, layer.compute_dtype)
 
     return call

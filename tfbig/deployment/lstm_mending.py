@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from tfbig.deployment.packing import kind_of
+
 # Of LiteRT's LSTM: which inputs are its kernels, four for the inputs and four for the output of the step before; and
 # which are that output and the cell state.
 _KERNELS, _OUTPUT_STATE, _CELL_STATE = range(1, 9), 18, 19
@@ -36,9 +38,7 @@ def _lstms(model: Any) -> Iterator[tuple[Any, Any]]:
 
     for graph in model.subgraphs:
         for op in graph.operators:
-            code = model.operatorCodes[op.opcodeIndex]
-            lstm = schema.BuiltinOperator.UNIDIRECTIONAL_SEQUENCE_LSTM
-            if max(code.builtinCode, code.deprecatedBuiltinCode) == lstm:
+            if kind_of(model, op) == schema.BuiltinOperator.UNIDIRECTIONAL_SEQUENCE_LSTM:
                 yield graph, op
 
 

@@ -82,6 +82,13 @@ def repacked(content: bytes, *changes: Callable[[Any], None]) -> bytes:
     return bytes(builder.Output())
 
 
+def kind_of(model: Any, op: Any) -> int:
+    """Returns which of LiteRT's operators one in an unpacked file is, by its number in the schema."""
+    code = model.operatorCodes[op.opcodeIndex]
+    # Files from before there were more than 127 operators hold it in the other place.
+    return int(max(code.builtinCode, code.deprecatedBuiltinCode))
+
+
 def shorten_names(model: Any) -> None:
     """Names each inner tensor by the first operation it comes from.
 

@@ -9,14 +9,13 @@ from typing import Any
 from tfbig.backend import keras, tf
 from tfbig.backend.internals import every_layer
 from tfbig.deployment.integer_forms import calls
+from tfbig.deployment.integer_functions import NEARLY_ONE
 from tfbig.deployment.modes import is_integer
 from tfbig.errors import InvalidModel
 
 # What becomes of a layer: one operator for all steps; a WHILE with the step in a graph of its own; or its steps
 # written out one after another.
 FUSED, LOOP, UNROLLED = "fused", "loop", "unrolled"
-# The float32 before 1: a factor that the converter does not take for none.
-_NEARLY_ONE = 1 - 2**-24
 
 
 @contextlib.contextmanager
@@ -91,7 +90,7 @@ def _call(
             outputs = _fused(layer, sequences, mask)
             # Concatenating or gathering gives its inputs its own scale. An LSTM's output feeds back into it at the
             # scale of its state: given another, it computes something else. A product takes a scale of its own.
-            return outputs * _NEARLY_ONE if apart else outputs
+            return outputs * NEARLY_ONE if apart else outputs
         if layer.unroll or is_integer(quantize):
             if sequences.shape[1] is None:
                 raise InvalidModel(

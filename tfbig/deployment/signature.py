@@ -76,7 +76,8 @@ def write_saved_model(
         # Equally long numbers: TensorFlow sorts the names.
         return {f"output_{place:04d}": output for place, output in enumerate(outputs)}
 
-    with in_float32(model), lowered(model, quantize, fuse=fuse) as forms, integer_forms(model, quantize):
+    forms_of_functions = integer_forms(model, quantize, trained=not fuse)
+    with in_float32(model), lowered(model, quantize, fuse=fuse) as forms, forms_of_functions:
         traced = tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
     # Not by keras.export.ExportArchive: it traces the model three times, and stores all layers' functions beside.
     module = tf.Module()

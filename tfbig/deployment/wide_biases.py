@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from tfbig.deployment.packing import kind_of
+
 # Where LiteRT's operators with a kernel, which stands at 1, have input and bias; the shape of a transposed
 # convolution's output comes first.
 _PLACES = {
@@ -40,8 +42,7 @@ def mend_biases(model: Any) -> None:
         for op in graph.operators:
             if graph.tensors[op.outputs[0]].type != schema.TensorType.INT16:
                 continue
-            code = model.operatorCodes[op.opcodeIndex]
-            kind = max(code.builtinCode, code.deprecatedBuiltinCode)
+            kind = kind_of(model, op)
             if kind == schema.BuiltinOperator.LOGISTIC:
                 _give_sigmoid_its_scale(graph.tensors[op.outputs[0]])
             given, place = places.get(kind, (0, len(op.inputs)))

@@ -1,0 +1,166 @@
+"""Functions in the forms that integer files can compute: each intermediate value has a range that its levels fill.
+
+The converter gives the operands of a minimum, a maximum and a selection the scale of the result, which clips an operand
+that is read elsewhere; exp(x) of a large x takes all levels for itself; SUM keeps, in 16 bits, the scale of its terms;
+and LiteRT has no integer SQUARE, NEG or ELU that the converter uses, and no 16-bit SQUARED_DIFFERENCE.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from tfbig.backend import keras, tf
+from tfbig.backend.graph import graph_of, nodes, operation_name
+from tfbig.backend.internals import every_layer
+from tfbig.backend.keras_functions import keras_function
+
+_L = keras.layers
+# The float32 before 1: a factor that the converter does not take for none, and whose product has a scale of its own.
+NEARLY_ONE = 1 - 2**-24
+# Klambauer et al. 2017, https://arxiv.org/abs/1706.02515, equation 14.
+_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+# Which of Keras's layers and operations come to a function below.
+_LAYERS = (_L.ELU, _L.UnitNormalization, _L.RMSNormalization, _L.AdditiveAttention, _L.Lambda)
+_OPERATIONS = {
+    *("Elu", "Selu", "Celu", "Softplus", "LogSigmoid", "Mish", "Square", "Negative", "Var", "Moments"),
+    *("Sum", "Logsumexp", "Normalize", "RMSNorm"),
+}
+_ACTIVATIONS = {"elu", "selu", "celu", "softplus", "mish", "log_sigmoid", "squareplus"}
+
+
+def integer_functions(wide: bool) -> dict[str, Callable[..., Any]]:
+    """Returns what stands in for Keras's functions, by name (see `keras_functions`).
+
+    Args:
+        wide: Whether activations have 16 bits.
+    """
+    functions: dict[str, Callable[..., Any]] = {
+        "elu": _elu,
+        "selu": _selu,
+        "celu": _celu,
+        "softplus": _softplus,
+        "log_sigmoid": _log_sigmoid,
+        "square": _square,
+        "negative": _negative,
+        "logsumexp": _logsumexp,
+        "var": _var,
+        "moments": _moments,
+        "normalize": _normalize_or(keras_function("normalize")),
+        "rms_normalization": _rms_normalization,
+    }
+    return {**functions, "sum": _sum_of(keras_function("sum"))} if wide else functions
+
+
+def calls_such(model: Any) -> bool:
+    """Returns whether a model may call one of the functions; a class that is not Keras's may call any."""
+    return any(_may_call(layer) for layer in every_layer(model)) or any(
+        operation_name(node.operation) in _OPERATIONS for node in _graph_nodes(model)
+    )
+
+
+def _may_call(layer: Any) -> bool:
+    activation = getattr(layer, "activation", None)
+    own = not type(layer).__module__.startswith(("keras.", "tfbig."))
+    return own or isinstance(layer, _LAYERS) or getattr(activation, "__name__", None) in _ACTIVATIONS
+
+
+def _graph_nodes(model: Any) -> Iterator[Any]:
+    for layer in every_layer(model):
+        if graph_of(layer) is not None:
+            yield from nodes(layer)
+
+
+def _below(x: Any) -> Any:
+    """How far x is below 0; not by NEG."""
+    return tf.nn.relu(x * -1.0)
+
+
+def _elu(x: Any, alpha: float = 1.0) -> Any:
+    x = tf.convert_to_tensor(x)
+    return tf.nn.relu(x) + alpha * (tf.exp(_below(x) * -1.0) - 1.0)
+
+
+def _selu(x: Any) -> Any:
+    return _elu(x, _SELU_ALPHA) * _SELU_SCALE
+
+
+def _celu(x: Any, alpha: float = 1.0) -> Any:
+    x = tf.convert_to_tensor(x)
+    return tf.nn.relu(x) + alpha * (tf.exp(_below(x) * (-1.0 / alpha)) - 1.0)
+
+
+def _softplus(x: Any) -> Any:
+    x = tf.convert_to_tensor(x)
+    return tf.nn.relu(x) + tf.math.log(tf.exp(tf.abs(x) * -1.0) + 1.0)
+
+
+def _log_sigmoid(x: Any) -> Any:
+    return _softplus(x * -1.0) * -1.0
+
+
+def _negative(x: Any) -> Any:
+    x = tf.convert_to_tensor(x)
+    return x * -1 if x.dtype.is_floating else -x
+
+
+def _logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    x = tf.convert_to_tensor(x)
+    largest = tf.reduce_max(x, axis, keepdims=True)
+    total = keras.ops.log(keras.ops.sum(tf.exp(x * NEARLY_ONE - largest), axis, keepdims=True)) + largest
+    return total if keepdims else tf.squeeze(total, axis)
+
+
+def _square(x: Any) -> Any:
+    x = tf.convert_to_tensor(x)
+    return x * x
+
+
+def _var(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    x = tf.convert_to_tensor(x)
+    apart = x - tf.reduce_mean(x, axis, keepdims=True)
+    return tf.reduce_mean(apart * apart, axis, keepdims)
+
+
+def _moments(x: Any, axes: Any, keepdims: bool = False, synchronized: bool = False) -> Any:
+    return tf.reduce_mean(x, axes, keepdims), _var(x, axes, keepdims)
+
+
+def _normalize_or(original: Callable[..., Any]) -> Callable[..., Any]:
+    def normalize(x: Any, axis: Any = -1, order: int = 2, epsilon: float | None = None) -> Any:
+        x = tf.convert_to_tensor(x)
+        size = _size(x, axis)
+        if order != 2 or size is None:
+            return original(x, axis=axis, order=order, epsilon=epsilon)
+        smallest = keras.config.epsilon() if epsilon is None else epsilon
+        mean = tf.reduce_mean(x * x, axis, keepdims=True)
+        # Of zeros it is zeros, as in Keras.
+        return x * (tf.math.rsqrt(tf.maximum(mean, smallest**2 / size)) * (1 / math.sqrt(size)))
+
+    return normalize
+
+
+def _rms_normalization(x: Any, scale: Any = None, axis: Any = -1, epsilon: float | None = None) -> Any:
+    x = tf.convert_to_tensor(x)
+    epsilon = keras.config.epsilon() if epsilon is None else epsilon
+    x = x * tf.math.rsqrt(tf.reduce_mean(x * x, axis, keepdims=True) + epsilon)
+    return x if scale is None else x * tf.cast(scale, x.dtype)
+
+
+def _sum_of(original: Callable[..., Any]) -> Callable[..., Any]:
+    def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+        x = tf.convert_to_tensor(x)
+        size = _size(x, axis)
+        if size is None or not x.dtype.is_floating:
+            return original(x, axis=axis, keepdims=keepdims)
+        return tf.reduce_mean(x, axis, keepdims) * float(size)
+
+    return sum
+
+
+def _size(x: Any, axis: Any) -> int | None:
+    """How many values are taken together, or None where that is open."""
+    axes = range(len(x.shape)) if axis is None else np.ravel(axis)
+    sizes = [x.shape[int(place)] for place in axes]
+    return None if None in sizes else math.prod(sizes)
