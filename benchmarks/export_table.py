@@ -40,6 +40,7 @@ models = tfbig.models
 MODELS = {
     "mlp": (lambda: models.mlp((20,), CLASSES), numbers(20)),
     "mlp, layer norm": (lambda: models.mlp((20,), CLASSES, norm="layer"), numbers(20)),
+    "mlp, group norm": (lambda: models.mlp((20,), CLASSES, norm="group"), numbers(20)),
     "mlp, regression": (lambda: models.mlp((20,), 3, task="regression"), numbers(20)),
     "cnn": (lambda: models.cnn((16, 16, 3), CLASSES, norm="batch"), numbers(16, 16, 3)),
     "cnn, 1-D": (lambda: models.cnn((32, 4), CLASSES, norm="batch"), numbers(32, 4)),
@@ -55,6 +56,10 @@ MODELS = {
         tokens,
     ),
     "rnn, GRU": (lambda: models.rnn((STEPS, 8), CLASSES, cell="gru"), numbers(STEPS, 8)),
+    "rnn, GRU, bidirectional, padded tokens": (
+        lambda: models.rnn((STEPS,), CLASSES, cell="gru", bidirectional=True, vocabulary=TOKENS, padding=0),
+        tokens,
+    ),
     "rnn, simple": (lambda: models.rnn((STEPS, 8), CLASSES, cell="simple"), numbers(STEPS, 8)),
     "transformer, features": (
         lambda: models.transformer((STEPS, 8), CLASSES, preset="tiny"),

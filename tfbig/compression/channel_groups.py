@@ -70,7 +70,8 @@ def make_plan(model: Any, keep: Keep, layers: LayerChoice = None) -> Plan:
     paths = layer_paths(model)
     found = trace(model, paths)
     for pattern in shares:
-        if not any(_matches(maker, pattern) for maker in found.makers):
+        # Of a model with nothing to shrink this is said below, with the reasons.
+        if found.makers and not any(_matches(maker, pattern) for maker in found.makers):
             hint = did_you_mean(pattern, found.makers)
             raise InvalidOption(
                 f"keep names {pattern!r}, which matches no layer that makes channels.{hint} "
