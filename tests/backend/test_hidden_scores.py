@@ -6,8 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from tfbig.backend.hidden_scores import _PLACES, bounded_hidden_scores
+from tfbig.backend.hidden_scores import bounded_hidden_scores
+from tfbig.backend.keras_functions import PLACES
 
+_PLACES = [PLACES["hidden score of attention"], PLACES["hidden score of softmax"]]
 SEEN = np.array([[True, True, False]])
 
 

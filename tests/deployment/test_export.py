@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -451,3 +452,22 @@ def test_a_table_of_words_or_numbers_is_refused(tmp_path):
     model = keras.Model(x, keras.layers.Embedding(4, 2)(lookup(x)))
     with pytest.raises(InvalidModel, match="IntegerLookup"):
         tfbig.export(model, tmp_path / "m.tflite")
+
+
+def test_threads_may_export_one_model_at_once(tmp_path):
+    x = keras.Input((6, 4))
+    steps = keras.layers.LSTM(4, return_sequences=True)(keras.layers.LayerNormalization()(x))
+    model = keras.Model(x, keras.layers.Dense(3, activation="selu")(keras.layers.Flatten()(steps)))
+    rows = np.random.default_rng(0).normal(size=(32, 6, 4)).astype("float32")
+    before = np.asarray(model(rows))
+    modes = [None, "int8", "int16x8", "int8"]
+
+    def made(place):
+        return tfbig.export(model, tmp_path / f"{place}.tflite", quantize=modes[place], calibration=rows)
+
+    with ThreadPoolExecutor(len(modes)) as pool:
+        files = list(pool.map(made, range(len(modes))))
+    assert [file.report.quantize for file in files] == modes
+    assert files[1].path.read_bytes() == files[3].path.read_bytes()
+    assert not any("call" in vars(layer) for layer in model.layers)
+    assert np.array_equal(model(rows), before)

@@ -5,27 +5,19 @@ so far has 256 levels 1e36 apart, and all scores that count fall on one. There i
 """
 
 import contextlib
-import importlib
-from collections.abc import Iterator
 from typing import Any
+
+from tfbig.backend.keras_functions import keras_functions
 
 # exp(-20) is 2e-9. A lower score would leave the others fewer levels; a higher one would show hidden steps.
 HIDDEN = -20.0
-_PLACES = (
-    ("keras.src.backend.tensorflow.nn", "_get_large_negative"),
-    ("keras.src.layers.activations.softmax", "_large_negative_number"),
-)
 
 
-@contextlib.contextmanager
-def bounded_hidden_scores() -> Iterator[None]:
+def bounded_hidden_scores() -> contextlib.AbstractContextManager[None]:
     """Lets models traced inside give hidden steps a score of -20."""
-    modules = [(importlib.import_module(module), name) for module, name in _PLACES]
-    before: list[Any] = [getattr(module, name) for module, name in modules]  # fails where Keras renamed one
-    try:
-        for module, name in modules:
-            setattr(module, name, lambda dtype: HIDDEN)
-        yield
-    finally:
-        for (module, name), function in zip(modules, before, strict=True):
-            setattr(module, name, function)
+    names = ("hidden score of attention", "hidden score of softmax")
+    return keras_functions(dict.fromkeys(names, _hidden))
+
+
+def _hidden(dtype: Any) -> float:
+    return HIDDEN

@@ -23,7 +23,7 @@ from tfbig.deployment.plans import Plan, make_plans
 from tfbig.deployment.reports import ExportReport, Trial
 from tfbig.deployment.sample_rows import sample_rows
 from tfbig.deployment.serving import as_given
-from tfbig.deployment.signature import input_shapes
+from tfbig.deployment.signature import TURNS, input_shapes
 from tfbig.deployment.trained_ranges import TrainedRanges
 from tfbig.deployment.workroom import Workroom, file_metadata
 from tfbig.errors import ExportFailed, InvalidData, InvalidModel, InvalidOption, ProofFailed
@@ -226,7 +226,8 @@ def _rows(
 
 def _named_classes(model: Any, rows: Mapping[str, np.ndarray]) -> np.ndarray | None:
     """The class that the model names for each row; None where it names none."""
-    outputs = model.predict(as_given(model, list(rows.values())), verbose=0)
+    with TURNS:
+        outputs = model.predict(as_given(model, list(rows.values())), verbose=0)
     first = np.asarray(keras.tree.flatten(outputs)[0])
     return first.argmax(axis=1) if first.ndim == 2 and first.shape[1] > 1 else None
 

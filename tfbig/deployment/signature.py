@@ -1,5 +1,6 @@
 """From a Keras model to a SavedModel with one signature: the form the converter reads."""
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from tfbig.deployment.integer_forms import has_integer_forms, integer_forms
 from tfbig.deployment.recurrent import has_own_form, lowered
 from tfbig.deployment.serving import as_given
 from tfbig.errors import InvalidModel
+
+# A model has other forms while it is traced, so threads that export or call one take turns.
+TURNS = threading.RLock()
 
 
 def input_shapes(model: Any) -> dict[str, tuple[tuple[int | None, ...], str]]:
@@ -77,7 +81,7 @@ def write_saved_model(
         return {f"output_{place:04d}": output for place, output in enumerate(outputs)}
 
     forms_of_functions = integer_forms(model, quantize, trained=not fuse)
-    with in_float32(model), lowered(model, quantize, fuse=fuse) as forms, forms_of_functions:
+    with TURNS, in_float32(model), lowered(model, quantize, fuse=fuse) as forms, forms_of_functions:
         traced = tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
     # Not by keras.export.ExportArchive: it traces the model three times, and stores all layers' functions beside.
     module = tf.Module()

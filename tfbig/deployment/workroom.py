@@ -22,7 +22,7 @@ from tfbig.deployment.plans import Plan
 from tfbig.deployment.proof import compare
 from tfbig.deployment.reports import ExportReport, FloatFile, Latency
 from tfbig.deployment.serving import as_given, output_names
-from tfbig.deployment.signature import has_own_trace, write_saved_model
+from tfbig.deployment.signature import TURNS, has_own_trace, write_saved_model
 from tfbig.errors import ExportFailed
 
 
@@ -146,7 +146,8 @@ class Workroom:
     @cached_property
     def _expected(self) -> list[np.ndarray]:
         """The model's own answers."""
-        outputs = self.model(as_given(self.model, list(self.rows.values())), training=False)
+        with TURNS:
+            outputs = self.model(as_given(self.model, list(self.rows.values())), training=False)
         return [np.asarray(output) for output in keras.tree.flatten(outputs)]
 
     def _tolerance(self, mode: str | None) -> float:
