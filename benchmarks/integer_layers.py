@@ -27,9 +27,6 @@ RESULTS = Path(__file__).parent / "results"
 MODES = {"int8": 0.01, "int16x8": 0.005}
 # (name, mode) to why there is no file, or none within the limit.
 GAPS = {
-    ("soft_shrink", "int16x8"): "a comparison of 16-bit numbers with a constant that is not 0 does not load",
-    ("sparse_plus", "int16x8"): "as soft_shrink",
-    ("sparse_plus", "int8"): "its branches share one scale",
     ("pad with 2", "int16x8"): "LiteRT's PADV2 takes no 16-bit constant",
     ("floor", "int8"): "a value near a whole number rounds to either side",
 }

@@ -11,6 +11,7 @@ ROWS = np.random.default_rng(0).normal(scale=2, size=(64, 6, 4)).astype("float32
 # A layer, an activation or a function of the graph, by name.
 PARTS = {
     **{name: L.Activation(name) for name in ("elu", "selu", "celu", "softplus", "mish", "log_sigmoid")},
+    **{name: L.Activation(name) for name in ("soft_shrink", "sparse_plus")},
     "ELU of another slope": L.ELU(0.5),
     "unit norm": L.UnitNormalization(),
     "RMS norm": L.RMSNormalization(),
@@ -53,7 +54,14 @@ def test_integer_files_compute_it_in_integers(tmp_path, mode, most):
 def test_the_forms_compute_what_keras_does(name):
     original, form = keras_function(name), integer_functions(wide=True)[name]
     x = np.concatenate([ROWS, np.zeros((1, 6, 4), "float32"), 30 * ROWS[:4]])
-    for options in ({}, {"axis": 1}, {"axis": (0, 2), "keepdims": True}, {"alpha": 0.3}, {"order": 3}):
+    for options in (
+        {},
+        {"axis": 1},
+        {"axis": (0, 2), "keepdims": True},
+        {"alpha": 0.3},
+        {"order": 3},
+        {"threshold": 0.2},
+    ):
         if name == "moments":
             options = {"axes": options.get("axis", -1)}
         try:

@@ -19,6 +19,7 @@ _NN, _NUMPY, _MATH, _OPS = (
 )
 PLACES = {
     **{name: (_NN, name) for name in ("elu", "selu", "celu", "softplus", "log_sigmoid", "moments")},
+    **{name: (_NN, name) for name in ("squareplus", "soft_shrink", "sparse_plus")},
     **{name: (_NUMPY, name) for name in ("sum", "square", "negative", "var")},
     "logsumexp": (_MATH, "logsumexp"),
     "normalize": (_OPS, "_normalize"),

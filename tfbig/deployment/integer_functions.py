@@ -24,10 +24,26 @@ _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 # Which of Keras's layers and operations come to a function below.
 _LAYERS = (_L.ELU, _L.UnitNormalization, _L.RMSNormalization, _L.AdditiveAttention, _L.Lambda)
 _OPERATIONS = {
-    *("Elu", "Selu", "Celu", "Softplus", "LogSigmoid", "Mish", "Square", "Negative", "Var", "Moments"),
+    *(
+        "Elu",
+        "Selu",
+        "Celu",
+        "Softplus",
+        "LogSigmoid",
+        "Mish",
+        "Squareplus",
+        "SoftShrink",
+        "SparsePlus",
+        "Square",
+        "Negative",
+        "Var",
+        "Moments",
+    ),
     *("Sum", "Logsumexp", "Normalize", "RMSNorm"),
 }
-_ACTIVATIONS = {"elu", "selu", "celu", "softplus", "mish", "log_sigmoid", "squareplus"}
+_ACTIVATIONS = {
+    *("elu", "selu", "celu", "softplus", "mish", "log_sigmoid", "squareplus", "soft_shrink", "sparse_plus")
+}
 
 
 def integer_functions(wide: bool) -> dict[str, Callable[..., Any]]:
@@ -42,6 +58,9 @@ def integer_functions(wide: bool) -> dict[str, Callable[..., Any]]:
         "celu": _celu,
         "softplus": _softplus,
         "log_sigmoid": _log_sigmoid,
+        "squareplus": _squareplus,
+        "soft_shrink": _soft_shrink,
+        "sparse_plus": _sparse_plus,
         "square": _square,
         "negative": _negative,
         "logsumexp": _logsumexp,
@@ -98,6 +117,23 @@ def _softplus(x: Any) -> Any:
 
 def _log_sigmoid(x: Any) -> Any:
     return _softplus(x * -1.0) * -1.0
+
+
+def _squareplus(x: Any, b: float = 4) -> Any:
+    x = tf.convert_to_tensor(x)
+    return (x + tf.sqrt(x * x + b)) / 2
+
+
+def _soft_shrink(x: Any, threshold: float = 0.5) -> Any:
+    x = tf.convert_to_tensor(x)
+    return tf.nn.relu(x - threshold) - tf.nn.relu(x * -1.0 - threshold)
+
+
+def _sparse_plus(x: Any) -> Any:
+    x = tf.convert_to_tensor(x)
+    above = tf.nn.relu(x - 1)
+    between = tf.nn.relu(x + 1) - above  # x, kept within -1 and 1, plus 1
+    return above + between * between / 4
 
 
 def _negative(x: Any) -> Any:
