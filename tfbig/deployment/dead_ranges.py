@@ -4,11 +4,7 @@ The converter gives such a tensor, as behind ReLU units that never fired, steps 
 delegate refuses to compute with, and a bias in steps of the layer behind it does not fit its integers.
 """
 
-from typing import Any
-
 import numpy as np
-
-from tfbig.deployment.packing import repacked
 
 # 0 is exact in any steps; with these a bias behind it keeps three digits, and a unit that wakes up can be seen.
 _LARGEST = 1.0
@@ -22,14 +18,17 @@ def widen_dead_ranges(content: bytes) -> bytes:
     Args:
         content: A LiteRT file in float, with the least and the largest value of each tensor in calibration.
     """
-    return repacked(content, _widen)
+    from ai_edge_litert import schema_py_generated as schema
 
-
-def _widen(model: Any) -> None:
-    for graph in model.subgraphs:
-        for tensor in graph.tensors:
-            seen = tensor.quantization
-            if seen is None or seen.min is None or seen.max is None or not len(seen.min):
+    changed = bytearray(content)
+    model = schema.Model.GetRootAs(changed, 0)
+    graphs = [model.Subgraphs(place) for place in range(model.SubgraphsLength())]
+    for graph in graphs:
+        for place in range(graph.TensorsLength()):
+            seen = graph.Tensors(place).Quantization()
+            if seen is None or not seen.MinLength() or not seen.MaxLength():
                 continue
-            if max(np.abs(seen.min).max(), np.abs(seen.max).max()) <= _SMALLEST:
-                seen.max = np.full(len(seen.max), _LARGEST, np.float32)
+            least, largest = seen.MinAsNumpy(), seen.MaxAsNumpy()
+            if max(np.abs(least).max(), np.abs(largest).max()) <= _SMALLEST:
+                largest[:] = _LARGEST  # where it lies in the file
+    return bytes(changed)
