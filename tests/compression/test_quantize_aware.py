@@ -413,3 +413,17 @@ def test_two_replicas_find_the_same_ranges():
     assert after < 0.7 * before
     assert x_range == [0, 1]
     assert seen == [40] * 3  # steps, not steps of each replica
+
+
+@pytest.mark.parametrize("join", [L.Concatenate(), L.Maximum(), L.Minimum()])
+def test_a_join_of_what_is_read_elsewhere_too_is_not_clipped_to_its_range(join, tmp_path):
+    x = keras.Input((8, 8, 4))
+    maps = L.Conv2D(4, 3, padding="same")(x)
+    wider = L.Conv2D(4, 3, padding="same", name="wider")(maps)
+    model = keras.Model(x, L.Dense(3)(L.Flatten()(join([maps, 5 * wider]))))
+    rows = np.random.default_rng(0).normal(size=(64, 8, 8, 4)).astype("float32")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    rounded = tfbig.quantize_aware(model, rows, np.arange(64) % 3, loss=loss, **OPTIONS)
+    lite = tfbig.export(rounded, tmp_path / "model.tflite", quantize="int8", calibration=rows)
+    assert lite.report.float_ops == ()
+    assert lite.report.proof.mean_error <= 0.01

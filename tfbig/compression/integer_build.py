@@ -113,8 +113,7 @@ class _Builder:
         elif kind == rules.PAIRWISE:
             self._apply_pairwise(call)
         elif kind == rules.JOIN:
-            # What serves nothing else takes on the range of the whole; the converter does the same.
-            self._apply(call, self._raw_where_alone, kind)
+            self._apply_join(call)
         elif kind == rules.SAME:
             self._apply(call, self._rounded, kind)
             self._inherit(call)
@@ -147,6 +146,41 @@ class _Builder:
         last = Call(call.op, call.name, ([first, others[-1]],), {}, call.outputs)
         self._apply(last, self._rounded, rules.PAIRWISE)
 
+    def _apply_join(self, call: Call) -> None:
+        """What serves nothing else takes on the range of the whole; the converter does the same.
+
+        But where one operand has a range of its own it would take that for all.
+        """
+        name = type(call.op).__name__
+        if all(self._serves_nothing_else(edge) for edge in call.inputs):
+            self._apply(call, self._raw, rules.JOIN)
+        elif name == "Concatenate" or len(call.inputs) < 2:
+            self._apply(call, self._rounded, rules.JOIN)
+        else:
+            self._apply_by_difference(call, larger=name == "Maximum")
+
+    def _apply_by_difference(self, call: Call, larger: bool) -> None:
+        """max(a, b) as a + relu(b - a), and min(a, b) as a - relu(a - b), whose operands may have any ranges."""
+        first, *others = call.inputs
+        for i, other in enumerate(others):
+            apart, beyond, result = (Edge(call.outputs[0].shape, call.outputs[0].dtype) for _ in range(3))
+            pair = [other, first] if larger else [first, other]
+            between = Call(_L.Subtract(), f"{call.name}_{i}_apart", (pair,), {}, (apart,))
+            self._apply(between, self._rounded, rules.PAIRWISE)
+            cut = Call(_L.ReLU(), f"{call.name}_{i}_beyond", (apart,), {}, (beyond,))
+            self._apply(cut, self._raw, rules.ACTIVATION)
+            last = other is others[-1]
+            outputs = call.outputs if last else (result,)
+            moved = Call(
+                (_L.Add if larger else _L.Subtract)(),
+                call.name if last else f"{call.name}_{i}",
+                ([first, beyond],),
+                {},
+                outputs,
+            )
+            self._apply(moved, self._rounded, rules.PAIRWISE)
+            first = result
+
     def _apply_activation(self, call: Call) -> None:
         activation = rules.activation_of(call.op)
         if activation == "linear":
@@ -178,12 +212,12 @@ class _Builder:
         raw = self.flows[edge].origin in ("input", rules.FLOAT)
         return self._raw(edge) if raw else self._rounded(edge)
 
-    def _raw_where_alone(self, edge: Edge) -> Any:
+    def _serves_nothing_else(self, edge: Edge) -> bool:
         flow = self.flows[edge]
         alone = self.plan.wiring.only_consumer(edge) is not None and flow.rounded is None
         free = flow.origin in (rules.KERNEL, rules.PAIRWISE) and flow.ranges is None
         relu = flow.origin == rules.ACTIVATION and _activation(flow.made_by) in ("relu", "relu6")
-        return flow.tensor if alone and (free or relu) else self._rounded(edge)
+        return alone and (free or relu)
 
     def _raw_where_fused(self, edge: Edge) -> Any:
         flow = self.flows[edge]

@@ -8,6 +8,7 @@ from typing import Any
 
 from tfbig.backend.conversion import calibration_changed_by, one_scale_per_dense_kernel
 from tfbig.deployment.contents import read_contents
+from tfbig.deployment.copied_values import mend_copies
 from tfbig.deployment.dead_ranges import widen_dead_ranges
 from tfbig.deployment.finer_averages import take_averages_in_parts
 from tfbig.deployment.lstm_mending import mend_lstms
@@ -16,7 +17,6 @@ from tfbig.deployment.modes import is_integer
 from tfbig.deployment.packing import repacked, shorten_names
 from tfbig.deployment.refine import NotRefined, refine
 from tfbig.deployment.wide_biases import mend_biases
-from tfbig.deployment.wide_selections import mend_selections
 
 
 def convert(job: dict[str, Any]) -> dict[str, Any]:
@@ -57,8 +57,10 @@ def convert(job: dict[str, Any]) -> dict[str, Any]:
 def _changes(job: dict[str, Any]) -> list[Callable[[Any], None]]:
     """What is changed in the file that the converter made."""
     changes: list[Callable[[Any], None]] = [functools.partial(mend_lstms, mode=job["mode"]), *_forms(job)]
+    if is_integer(job["mode"]):
+        changes.append(mend_copies)
     if job["mode"] == "int16x8":
-        changes += [mend_biases, mend_selections]
+        changes.append(mend_biases)
     return [*changes, shorten_names]
 
 
