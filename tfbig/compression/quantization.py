@@ -125,7 +125,8 @@ def quantize_aware(
             for dense layers of shared values; others hold them in 8 bits each, which only compress better. Or a
             dict from names or patterns of layers to bits; others have 8.
         activation_bits: 8; or 16, for a file by `export(…, quantize="int16x8")`: closer to the float model, and slower
-            where LiteRT has fast kernels for 8 bits only.
+            where LiteRT has fast kernels for 8 bits only. Operators that the converter takes in 8 bits only (GELU,
+            concatenation, upsampling) compute in float there; the file's report lists them.
         ranges: "moving_average" follows the smallest and largest value of each batch; "learned" trains the
             ranges with the weights (LSQ, https://arxiv.org/abs/1902.08153).
         delay: Gradient steps before activations are rounded; kernels are from the first on.

@@ -33,7 +33,7 @@ def has_integer_forms(model: Any, quantize: str | None) -> bool:
 
 
 @contextlib.contextmanager
-def integer_forms(model: Any, quantize: str | None, *, trained: bool = False) -> Iterator[None]:
+def integer_forms(model: Any, quantize: str | None) -> Iterator[None]:
     """Lets the model be traced, in the block, in a form that suits an integer mode; for others nothing is changed.
 
     Hidden steps of attention get a small score (see `bounded_hidden_scores`), normalization layers and functions the
@@ -46,16 +46,14 @@ def integer_forms(model: Any, quantize: str | None, *, trained: bool = False) ->
 
     Args:
         model: A built Keras model. It is left as found.
-        quantize: The mode.
-        trained: Whether the model brings its ranges along: functions then stay as they were trained.
+        quantize: The mode; None for a model that brings its ranges along, whose layers stay as they were trained.
     """
     if not is_integer(quantize):
         yield
         return
     with contextlib.ExitStack() as stack:
         stack.enter_context(bounded_hidden_scores())
-        if not trained:
-            stack.enter_context(keras_functions(integer_functions(wide=quantize == "int16x8")))
+        stack.enter_context(keras_functions(integer_functions(wide=quantize == "int16x8")))
         for operation, stand_in, name in _stand_ins(model, quantize):
             stack.enter_context(calls(operation, stand_in, name))
         yield

@@ -1,5 +1,6 @@
 """From a Keras model to a SavedModel with one signature: the form the converter reads."""
 
+import contextlib
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from tfbig.deployment.full_precision import in_float32
 from tfbig.deployment.integer_forms import has_integer_forms, integer_forms
 from tfbig.deployment.recurrent import has_own_form, lowered
 from tfbig.deployment.serving import as_given
+from tfbig.deployment.wide_islands import islands
 from tfbig.errors import InvalidModel
 
 # A model has other forms while it is traced, so threads that export or call one take turns.
@@ -51,7 +53,7 @@ def write_saved_model(
     batch_size: int | None,
     quantize: str | None = None,
     *,
-    fuse: bool = True,
+    trained_for: str | None = None,
 ) -> dict[str, str]:
     """Writes the model's inference as a SavedModel, whose outputs are named by their places.
 
@@ -62,7 +64,7 @@ def write_saved_model(
         folder: Where to write.
         batch_size: Rows per prediction; None leaves it open.
         quantize: The mode it is for, by which the form of recurrent layers is chosen.
-        fuse: Whether an LSTM may become one operator.
+        trained_for: The mode whose ranges the model brings along; `quantize` is None then, and layers stay as trained.
 
     Returns:
         Name of each recurrent layer to the form it took; see `recurrent.lowered`.
@@ -80,8 +82,15 @@ def write_saved_model(
         # Equally long numbers: TensorFlow sorts the names.
         return {f"output_{place:04d}": output for place, output in enumerate(outputs)}
 
-    forms_of_functions = integer_forms(model, quantize, trained=not fuse)
-    with TURNS, in_float32(model), lowered(model, quantize, fuse=fuse) as forms, forms_of_functions:
+    fuse = trained_for is None
+    apart = islands(model) if trained_for == "int16x8" else contextlib.nullcontext()
+    with (
+        TURNS,
+        in_float32(model),
+        lowered(model, quantize, fuse=fuse) as forms,
+        integer_forms(model, quantize),
+        apart,
+    ):
         traced = tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
     # Not by keras.export.ExportArchive: it traces the model three times, and stores all layers' functions beside.
     module = tf.Module()

@@ -160,16 +160,18 @@ class Workroom:
         Modes share one, unless recurrent layers take another form in it.
         """
         if plan.trained:
-            return self._written("trained", None, fuse=False)
+            return self._written("trained", None, trained_for=plan.mode)
         path, forms = self._written("float", None)
         if has_own_trace(self.model, plan.mode, forms):
             return self._written(str(plan.mode), plan.mode)
         return path, forms
 
-    def _written(self, name: str, mode: str | None, *, fuse: bool = True) -> tuple[Path, dict[str, str]]:
+    def _written(
+        self, name: str, mode: str | None, *, trained_for: str | None = None
+    ) -> tuple[Path, dict[str, str]]:
         if name not in self._saved:
             path = self.folder / f"saved_model_{name}"
-            forms = write_saved_model(self.model, path, self.batch_size, mode, fuse=fuse)
+            forms = write_saved_model(self.model, path, self.batch_size, mode, trained_for=trained_for)
             self._saved[name] = path, forms
         return self._saved[name]
 
