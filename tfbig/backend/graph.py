@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfbig.backend import keras, tf
+from tfbig.backend.internals import every_layer
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,16 @@ def nodes(model: Any, *, inputs_too: bool = False) -> list[Node]:
         for node in ordered
         if inputs_too or not node.is_input
     ]
+
+
+def nodes_inside(model: Any) -> Iterator[Node]:
+    """Yields the calls in the graphs of a model and of all models inside it.
+
+    A Sequential holds its graph, which is a model of its own; it may not be among its layers.
+    """
+    for layer in every_layer(model):
+        if graph_of(layer) is not None:
+            yield from nodes(layer)
 
 
 def structures(model: Any) -> tuple[Any, Any]:

@@ -161,25 +161,25 @@ class _Builder:
 
     def _apply_by_difference(self, call: Call, larger: bool) -> None:
         """max(a, b) as a + relu(b - a), and min(a, b) as a - relu(a - b), whose operands may have any ranges."""
+        move = _L.Add if larger else _L.Subtract
         first, *others = call.inputs
         for i, other in enumerate(others):
-            apart, beyond, result = (Edge(call.outputs[0].shape, call.outputs[0].dtype) for _ in range(3))
-            pair = [other, first] if larger else [first, other]
-            between = Call(_L.Subtract(), f"{call.name}_{i}_apart", (pair,), {}, (apart,))
-            self._apply(between, self._rounded, rules.PAIRWISE)
-            cut = Call(_L.ReLU(), f"{call.name}_{i}_beyond", (apart,), {}, (beyond,))
+            apart, beyond, moved = (Edge(call.outputs[0].shape, call.outputs[0].dtype) for _ in range(3))
+            pair, name = [other, first] if larger else [first, other], f"{call.name}_{i}"
+            difference = Call(_L.Subtract(), f"{name}_apart", (pair,), {}, (apart,))
+            self._apply(difference, self._rounded, rules.PAIRWISE)
+            cut = Call(_L.ReLU(), f"{name}_beyond", (apart,), {}, (beyond,))
             self._apply(cut, self._raw, rules.ACTIVATION)
-            last = other is others[-1]
-            outputs = call.outputs if last else (result,)
-            moved = Call(
-                (_L.Add if larger else _L.Subtract)(),
-                call.name if last else f"{call.name}_{i}",
+            last = i == len(others) - 1
+            whole = Call(
+                move(),
+                call.name if last else name,
                 ([first, beyond],),
                 {},
-                outputs,
+                call.outputs if last else (moved,),
             )
-            self._apply(moved, self._rounded, rules.PAIRWISE)
-            first = result
+            self._apply(whole, self._rounded, rules.PAIRWISE)
+            first = moved
 
     def _apply_activation(self, call: Call) -> None:
         activation = rules.activation_of(call.op)

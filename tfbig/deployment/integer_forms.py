@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tfbig.backend import keras, tf
-from tfbig.backend.graph import graph_of, nodes, operation_name
+from tfbig.backend.graph import nodes_inside, operation_name
 from tfbig.backend.hidden_scores import bounded_hidden_scores
 from tfbig.backend.internals import every_layer
 from tfbig.backend.keras_functions import keras_functions
-from tfbig.deployment.integer_functions import NEARLY_ONE, calls_such, integer_functions
+from tfbig.deployment.integer_functions import calls_such, integer_functions, with_own_scale
 from tfbig.deployment.integer_norms import normalizing_form
 from tfbig.deployment.modes import is_integer
 from tfbig.models.step_layers import AverageOfSteps
@@ -61,8 +61,8 @@ def integer_forms(model: Any, quantize: str | None) -> Iterator[None]:
 
 def _stand_ins(model: Any, quantize: str | None) -> Iterator[tuple[Any, Callable[..., Any], str]]:
     """What is called in another form: layer or operation, the function that stands in, and for which method."""
-    layers, wide = every_layer(model), quantize == "int16x8"
-    for layer in layers:
+    wide = quantize == "int16x8"
+    for layer in every_layer(model):
         normalized = normalizing_form(layer)
         if normalized is not None:
             yield layer, normalized, "call"
@@ -72,14 +72,12 @@ def _stand_ins(model: Any, quantize: str | None) -> Iterator[tuple[Any, Callable
                 yield layer, _not_zero, "compute_mask"
         elif isinstance(layer, _AVERAGES) and wide:
             yield layer, _averaged_by(layer), "call"
-    # A Sequential holds its graph, which is a model of its own, and may not be among its layers.
-    for graph in [layer for layer in layers if graph_of(layer) is not None]:
-        for node in nodes(graph):
-            kind = operation_name(node.operation)
-            if wide and kind == "NotEqual" and "int" in str(node.inputs[0].dtype):
-                yield node.operation, _differ, "call"
-            elif not wide and kind == "Where":
-                yield node.operation, _selected_by(node.operation), "call"
+    for node in nodes_inside(model):
+        kind = operation_name(node.operation)
+        if wide and kind == "NotEqual" and "int" in str(node.inputs[0].dtype):
+            yield node.operation, _differ, "call"
+        elif not wide and kind == "Where":
+            yield node.operation, _selected_by(node.operation), "call"
 
 
 @contextlib.contextmanager
@@ -110,9 +108,7 @@ def _selected_by(operation: Any) -> Callable[..., Any]:
     original = operation.call
 
     def call(condition: Any, x1: Any = None, x2: Any = None) -> Any:
-        return original(
-            condition, *(x * NEARLY_ONE if tf.is_tensor(x) and x.dtype.is_floating else x for x in (x1, x2))
-        )
+        return original(condition, with_own_scale(x1), with_own_scale(x2))
 
     return call
 

@@ -6,19 +6,19 @@ and LiteRT has no integer SQUARE, NEG or ELU that the converter uses, and no 16-
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from tfbig.backend import keras, tf
-from tfbig.backend.graph import graph_of, nodes, operation_name
+from tfbig.backend.graph import nodes_inside, operation_name
 from tfbig.backend.internals import every_layer
 from tfbig.backend.keras_functions import keras_function
 
 _L = keras.layers
 # The float32 before 1: a factor that the converter does not take for none, and whose product has a scale of its own.
-NEARLY_ONE = 1 - 2**-24
+_NEARLY_ONE = 1 - 2**-24
 # Klambauer et al. 2017, https://arxiv.org/abs/1706.02515, equation 14.
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 # Which of Keras's layers and operations come to a function below.
@@ -75,7 +75,7 @@ def integer_functions(wide: bool) -> dict[str, Callable[..., Any]]:
 def calls_such(model: Any) -> bool:
     """Returns whether a model may call one of the functions; a class that is not Keras's may call any."""
     return any(_may_call(layer) for layer in every_layer(model)) or any(
-        operation_name(node.operation) in _OPERATIONS for node in _graph_nodes(model)
+        operation_name(node.operation) in _OPERATIONS for node in nodes_inside(model)
     )
 
 
@@ -85,10 +85,9 @@ def _may_call(layer: Any) -> bool:
     return own or isinstance(layer, _LAYERS) or getattr(activation, "__name__", None) in _ACTIVATIONS
 
 
-def _graph_nodes(model: Any) -> Iterator[Any]:
-    for layer in every_layer(model):
-        if graph_of(layer) is not None:
-            yield from nodes(layer)
+def with_own_scale(x: Any) -> Any:
+    """Returns floats such that the converter gives them a scale of their own; anything else as it is."""
+    return x * _NEARLY_ONE if tf.is_tensor(x) and x.dtype.is_floating else x
 
 
 def _below(x: Any) -> Any:
@@ -144,7 +143,8 @@ def _negative(x: Any) -> Any:
 def _logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     x = tf.convert_to_tensor(x)
     largest = tf.reduce_max(x, axis, keepdims=True)
-    total = keras.ops.log(keras.ops.sum(tf.exp(x * NEARLY_ONE - largest), axis, keepdims=True)) + largest
+    # Keras's sum: in 16 bits another one stands in for it.
+    total = tf.math.log(keras.ops.sum(tf.exp(with_own_scale(x) - largest), axis, keepdims=True)) + largest
     return total if keepdims else tf.squeeze(total, axis)
 
 

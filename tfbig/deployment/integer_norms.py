@@ -41,15 +41,10 @@ def _by_group(layer: Any) -> Callable[..., Any]:
         between, channels = inputs.shape[1:-1], inputs.shape[-1]
         if None in between:
             return original(inputs)
-        x = tf.cast(inputs, tf.float32)
-        groups = channels if layer.groups == -1 else layer.groups
-        x = tf.reshape(
-            x, (-1 if x.shape[0] is None else x.shape[0], math.prod(between), groups, channels // groups)
-        )
-        x = _moved(layer, _normalized(x, [1, 3], layer.epsilon), [1, 1, groups, channels // groups])
-        return tf.cast(
-            tf.reshape(x, (-1 if x.shape[0] is None else x.shape[0], *between, channels)), layer.compute_dtype
-        )
+        rows, groups = inputs.shape[0] or -1, [layer.groups, channels // layer.groups]
+        x = tf.reshape(tf.cast(inputs, tf.float32), [rows, math.prod(between), *groups])
+        x = _moved(layer, _normalized(x, [1, 3], layer.epsilon), [1, 1, *groups])
+        return tf.cast(tf.reshape(x, [rows, *between, channels]), layer.compute_dtype)
 
     return call
 

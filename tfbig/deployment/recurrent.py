@@ -9,7 +9,7 @@ from typing import Any
 from tfbig.backend import keras, tf
 from tfbig.backend.internals import every_layer
 from tfbig.deployment.integer_forms import calls
-from tfbig.deployment.integer_functions import NEARLY_ONE
+from tfbig.deployment.integer_functions import with_own_scale
 from tfbig.deployment.modes import is_integer
 from tfbig.errors import InvalidModel
 
@@ -90,7 +90,7 @@ def _call(
             outputs = _fused(layer, sequences, mask)
             # Concatenating or gathering gives its inputs its own scale. An LSTM's output feeds back into it at the
             # scale of its state: given another, it computes something else. A product takes a scale of its own.
-            return outputs * NEARLY_ONE if apart else outputs
+            return with_own_scale(outputs) if apart else outputs
         if layer.unroll or is_integer(quantize):
             if sequences.shape[1] is None:
                 raise InvalidModel(

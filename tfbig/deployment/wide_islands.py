@@ -9,11 +9,10 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tfbig.backend import keras, tf
-from tfbig.backend.graph import graph_of, nodes, operation_name
-from tfbig.backend.internals import every_layer
+from tfbig.backend import keras
+from tfbig.backend.graph import graph_of, nodes_inside, operation_name
 from tfbig.deployment.integer_forms import calls
-from tfbig.deployment.integer_functions import NEARLY_ONE
+from tfbig.deployment.integer_functions import with_own_scale
 from tfbig.layers.kernels import QuantizedLayer
 from tfbig.layers.ranges import FakeQuant
 
@@ -43,10 +42,7 @@ def islands(model: Any) -> Iterator[None]:
     Args:
         model: A model trained through rounding to 16 bits. It is left as found.
     """
-    graphs = [layer for layer in every_layer(model) if graph_of(layer) is not None]
-    apart = {
-        id(node.operation): node.operation for graph in graphs for node in nodes(graph) if not _is_taken(node)
-    }
+    apart = {id(node.operation): node.operation for node in nodes_inside(model) if not _is_taken(node)}
     with contextlib.ExitStack() as stack:
         for operation in apart.values():
             stack.enter_context(calls(operation, _island(operation.call)))
@@ -55,8 +51,8 @@ def islands(model: Any) -> Iterator[None]:
 
 def _island(original: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **options: Any) -> Any:
-        args, options = keras.tree.map_structure(_apart, (args, options))
-        return keras.tree.map_structure(_apart, original(*args, **options))
+        args, options = keras.tree.map_structure(with_own_scale, (args, options))
+        return keras.tree.map_structure(with_own_scale, original(*args, **options))
 
     return call
 
@@ -72,7 +68,3 @@ def _is_taken(node: Any) -> bool:
     if type(operation) is _L.Activation:
         return getattr(operation.activation, "__name__", None) in _ACTIVATIONS
     return type(operation) in _TAKEN
-
-
-def _apart(x: Any) -> Any:
-    return x * NEARLY_ONE if tf.is_tensor(x) and x.dtype.is_floating else x
