@@ -8,7 +8,7 @@ import numpy as np
 from tfbig.backend import keras
 from tfbig.backend.graph import graph_of, operation_name, run_graph
 from tfbig.compression.channels import Call, Ids, NotFollowed, Setting, Slice, Trace, Wire
-from tfbig.compression.merging_rules import OPERATIONS
+from tfbig.compression.function_rules import OPERATIONS
 from tfbig.compression.merging_rules import RULES as MERGING
 from tfbig.compression.passing_rules import RULES as PASSING
 from tfbig.compression.weight_rules import RULES as WEIGHTS

@@ -16,6 +16,7 @@ from tfbig.deployment.metadata import with_metadata
 from tfbig.deployment.modes import is_integer
 from tfbig.deployment.packing import repacked, shorten_names
 from tfbig.deployment.refine import NotRefined, refine
+from tfbig.deployment.sparse_blocks import with_readable_blocks
 from tfbig.deployment.wide_biases import mend_biases
 
 
@@ -39,7 +40,7 @@ def convert(job: dict[str, Any]) -> dict[str, Any]:
         smaller = _converted(job, prepare=one_scale_per_dense_kernel)
         kept["compact"], content = len(smaller) < len(content), min(content, smaller, key=len)
     if job["sparse"]:
-        smaller = _converted(job, prepare=_without_zeros)
+        smaller = with_readable_blocks(_converted(job, prepare=_without_zeros), content)
         if len(smaller) < len(content) and _loads(smaller):
             kept["sparse"], content = True, smaller
     entries = {name: text.encode() for name, text in job["metadata"].items()}
