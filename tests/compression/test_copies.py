@@ -107,3 +107,15 @@ def test_a_layer_that_cannot_be_made_again_is_not_taken_for_a_subclassed_model()
     model = keras.Sequential([keras.Input((4,)), L.Dense(8), Times(2)])
     with pytest.raises(InvalidModel, match=r"a layer in it does not come back from its get_config\(\)"):
         copy_model(model, "Prune")
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_layers_of_code_are_copied(technique):
+    layers = [keras.Input((4,)), L.Dense(8), L.Dense(8), L.Lambda(lambda x: 3 * x), L.Dense(1)]
+    model = keras.Sequential(layers)
+    x = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
+    options = {"epochs": 4, "batch_size": 8, "optimizer": keras.optimizers.SGD(0.0), "verbose": 0}
+    changed = TECHNIQUES[technique](model, x, x[:, 0], **options)
+    code = next(layer for layer in changed.layers if isinstance(layer, L.Lambda))
+    assert code is not model.layers[2]
+    assert np.array_equal(code(x), 3 * x)

@@ -238,6 +238,7 @@ def test_a_schedule_that_outlasts_the_training_is_refused_before_it(model, blobs
     with pytest.raises(InvalidOption, match="ends at step 1000, but training has 14 steps"):
         compiled(model).fit(*blobs, epochs=2, callbacks=[tfbig.Prune(schedule=schedule)], verbose=0)
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+    assert not any(variable.constraint for variable in model.variables)
 
 
 def test_something_that_is_no_schedule_is_refused():

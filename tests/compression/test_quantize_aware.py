@@ -285,7 +285,16 @@ def test_bad_models_are_refused_with_what_to_do(small, rounded):
 
     hidden = Hidden()
     hidden(x[:1])
+    quantized, adapted, weightless = (
+        keras.Sequential([keras.Input((8, 8)), L.Flatten(), *layers])
+        for layers in ([L.Dense(10, name="d")], [L.Dense(10, name="d")], [L.Rescaling(2.0)])
+    )
+    quantized.quantize("int8")
+    adapted.get_layer("d").enable_lora(2)
     cases = [
+        (quantized, r"Keras quantized d \(model.quantize\), which leaves nothing to train"),
+        (adapted, "d hold LoRA adapters.* save_weights"),
+        (weightless, "has no layer to quantize: none of its layers has weights"),
         (rounded, "is quantized already. To train it further, use tfbig.fit"),
         (hidden, r"is subclassed.*tfbig.export\(model, path, quantize=\"int8\", calibration=x\)"),
         (keras.Sequential([L.Dense(10)]), "has no weights yet: build it"),

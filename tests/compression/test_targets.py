@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+import tfbig
 from tfbig.backend.internals import layers_inside
 from tfbig.compression.targets import find_targets, those_that_train
 from tfbig.errors import InvalidModel
@@ -115,6 +116,32 @@ def test_frozen_layers_are_found_and_know_that_they_do_not_train():
     targets, skipped = those_that_train(model, find_targets(model)[0])
     assert [target.name for target in targets] == ["a", "c"]
     assert list(skipped) == ["b/gru_cell/kernel", "b/gru_cell/recurrent_kernel"]
+
+
+def test_kernels_that_keras_quantized_are_listed_with_the_reason():
+    model = model_of(L.Dense(3, name="a"), L.LSTM(4, name="b"), L.Dense(2, name="c"))
+    model.get_layer("a").quantize("int8")
+    skipped = those_that_train(model, find_targets(model)[0])[1]
+    assert skipped == {"a": "Keras quantized it (model.quantize), which leaves nothing to train"}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    "technique",
+    [
+        lambda model, *data: tfbig.prune(model, *data, sparsity=0.5),
+        tfbig.cluster,
+        tfbig.quantize_aware,
+        lambda model, *data: tfbig.shrink(model),
+    ],
+)
+def test_weights_that_are_no_numbers_are_refused(technique, value):
+    model = model_of(L.Dense(8, name="a"), L.Dense(2, name="b"), shape=(4,))
+    kernel, bias = model.get_layer("a").get_weights()
+    kernel[1, 2] = value
+    model.get_layer("a").set_weights([kernel, bias])
+    with pytest.raises(InvalidModel, match="holds NaN or infinity in .*a/kernel"):
+        technique(model, np.ones((8, 4)), np.zeros(8))
 
 
 def test_what_was_adapted_but_never_trains_is_not_listed():

@@ -7,6 +7,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 import tfbig
+from tfbig.deployment.runner import Runner
 from tfbig.errors import InvalidData, InvalidModel, InvalidOption
 
 
@@ -124,13 +125,22 @@ def test_the_benchmark_of_a_file_that_refuses_zeros_runs_on_ones(converted):
     assert lite.predict([[1, 2]]).tolist() == [[7, 3]]
 
 
-def test_a_benchmark_that_needs_a_longer_axis_says_so(converted):
+def test_a_benchmark_runs_open_axes_as_long_as_the_rows_before(converted, monkeypatch):
     import tensorflow as tf
 
+    ran = []
+    real = Runner._runs_main
+    monkeypatch.setattr(
+        Runner, "_runs_main", lambda self, parts: ran.append(parts[0][0].shape) or real(self, parts)
+    )
     lite = converted(lambda x: tf.nn.conv1d(x, tf.ones((3, 1, 1)), 1, "VALID"), ((1, None, 1), "float32"))
-    with pytest.raises(InvalidModel, match="inputs of its smallest shape"):
-        lite.benchmark(seconds=0.01)
-    assert lite.predict(np.ones((1, 3, 1))).tolist() == [[[3]]]
+    monkeypatch.setattr(lite._runner, "_runs", lambda parts: lite._runner._runs_main(list(parts)))
+    lite.benchmark(seconds=0.01)
+    assert set(ran) == {(1, 1, 1), (1, 64, 1)}  # one step is too short for this convolution
+    assert lite.predict(np.ones((2, 5, 1))).shape == (2, 3, 1)
+    ran.clear()
+    lite.benchmark(seconds=0.01)
+    assert set(ran) == {(1, 5, 1)}
 
 
 def test_several_inputs_come_as_a_dict_or_a_list_but_all_of_them(converted):

@@ -5,6 +5,7 @@ import pytest
 import tfbig
 from tfbig.deployment.sample_rows import sample_rows
 from tfbig.deployment.signature import input_shapes
+from tfbig.errors import InvalidData
 
 L = keras.layers
 COUNT = 2000
@@ -20,6 +21,19 @@ def reading(shape, *layers, dtype="float32"):
     for layer in layers:
         x = layer(x)
     return keras.Model(inputs, x)
+
+
+class UpTo(L.Layer):
+    """Takes so many steps and no more, as a table of positions does."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.most = most
+
+    def call(self, x):
+        if x.shape[1] is not None and x.shape[1] > self.most:
+            raise ValueError(f"{x.shape[1]} steps are too many")
+        return x
 
 
 MEAN, DEVIATION = np.array([1000.0, -3.0]), np.array([0.5, 40.0])
@@ -125,6 +139,33 @@ def test_ranges_known_otherwise_come_first():
     columns = drawn(keras.Model(x, normalization()(x)), ranges={"x": (-2.0, 6.0)})
     assert -2 <= columns.min() < -1.9
     assert 5.9 < columns.max() <= 6
+
+
+@pytest.mark.parametrize(
+    ("layers", "length"),
+    [
+        ([L.Conv1D(2, 3)], 16),
+        ([L.Conv1D(2, 30)], 32),
+        ([L.Conv1D(2, 3, strides=2), L.Conv1D(2, 60)], 128),
+        ([UpTo(8)], 8),
+    ],
+)
+def test_open_axes_get_a_length_that_the_model_runs_with(layers, length):
+    assert drawn(reading((None, 4), *layers)).shape[1:] == (length, 4)
+
+
+def test_what_is_read_behind_open_axes_is_found():
+    tokens = drawn(reading((None,), L.Dropout(0.1), L.Embedding(50, 4), dtype="int32"))
+    assert tokens.shape[1:] == (16,)
+    assert tokens.max() == 49
+    images = drawn(reading((None, None, 3), L.SpatialDropout2D(0.1), L.Rescaling(1 / 255), L.Conv2D(2, 3)))
+    assert images.shape[1:] == (16, 16, 3)
+    assert 250 < images.max() <= 255
+
+
+def test_open_axes_that_no_length_fits_are_refused():
+    with pytest.raises(InvalidData, match="runs with none of the lengths 1, 2, 4, .*calibration="):
+        drawn(reading((None, 4), UpTo(0)))
 
 
 def test_the_same_each_time():

@@ -9,7 +9,7 @@ import numpy as np
 
 from tfbig.backend.internals import layers_inside
 from tfbig.compression.channels import Trace
-from tfbig.compression.targets import LayerChoice, layer_paths
+from tfbig.compression.targets import LayerChoice, check_finite, layer_paths
 from tfbig.compression.tracing import trace
 from tfbig.errors import InvalidModel, InvalidOption, did_you_mean
 from tfbig.training import checks
@@ -68,6 +68,7 @@ def make_plan(model: Any, keep: Keep, layers: LayerChoice = None) -> Plan:
     checks.is_model(model)
     shares = _check_keep(keep)
     paths = layer_paths(model)
+    check_finite(model)
     found = trace(model, paths)
     for pattern in shares:
         # Of a model with nothing to shrink this is said below, with the reasons.

@@ -7,6 +7,7 @@ import numpy as np
 from tfbig.backend import keras
 from tfbig.backend.graph import graph_of
 from tfbig.backend.internals import every_layer
+from tfbig.backend.remaking import remade
 from tfbig.errors import InvalidModel
 from tfbig.layers.kernels import kernel_of
 
@@ -19,8 +20,8 @@ def again(op: Any) -> Any:
     """
     try:
         if not isinstance(op, keras.layers.Layer):
-            return type(op).from_config(op.get_config())
-        layer = type(op).from_config({**op.get_config(), "dtype": "float32"})
+            return remade(op)
+        layer = remade(op, {**op.get_config(), "dtype": "float32"})
         if not layer.built and op.built:
             layer.build_from_config(op.get_build_config() or {})
         layer.set_weights(op.get_weights())

@@ -11,7 +11,7 @@ from tfbig.compression.planned_masks import PlannedMasks
 from tfbig.compression.schedules import Update, check_aim, default_schedule, plan
 from tfbig.compression.sparsity import SparsityReport, measured, remember
 from tfbig.compression.targets import LayerChoice, Target, find_targets, those_that_train
-from tfbig.errors import InvalidData
+from tfbig.errors import InvalidData, InvalidOption
 from tfbig.options import checked
 from tfbig.training import checks
 from tfbig.training.fit import fit
@@ -132,7 +132,11 @@ class Prune(keras.callbacks.Callback):
             self._total_steps = self.params["steps"] * (self.params["epochs"] - (self._first_epoch or 0))
         assert self._masks is not None
         if self._plan[0] != self._total_steps:
-            self._plan = self._total_steps, self.plan_for(self._total_steps)
+            try:
+                self._plan = self._total_steps, self.plan_for(self._total_steps)
+            except InvalidOption:
+                self.release()
+                raise
             self._masks.lay_out(self._plan[1], self._total_steps, self._step)
         due = self._fallen_due()
         if due is not None:  # before the first step

@@ -11,14 +11,14 @@ from tfbig.backend import keras
 from tfbig.backend.graph import graph_of
 from tfbig.backend.internals import every_layer, layers_inside
 from tfbig.compression import integer_rules as rules
+from tfbig.compression.delays import check_delay, warn_of_delay
 from tfbig.compression.integer_build import Settings, build
 from tfbig.compression.integer_plan import Plan, computes_in_float, kind_of_call, make_plan
 from tfbig.compression.keeping import Keep
 from tfbig.compression.kept import PRESERVE
-from tfbig.compression.targets import LayerChoice, find_targets
+from tfbig.compression.targets import LayerChoice, check_finite, find_targets
 from tfbig.compression.wiring import read_wiring
-from tfbig.data.checking import is_stream, row_count
-from tfbig.errors import InvalidModel, InvalidOption, unknown_choice
+from tfbig.errors import InvalidModel, unknown_choice
 from tfbig.layers.kernels import QuantizedLayer
 from tfbig.layers.ranges import RANGES, FakeQuant
 from tfbig.options import checked, positive_int
@@ -156,7 +156,7 @@ def quantize_aware(
     if preserve not in PRESERVE:
         raise unknown_choice("preserve", preserve, PRESERVE)
     delay = positive_int("delay", delay, minimum=0)
-    _check_delay(delay, x, fit_options)
+    check_delay(delay, x, fit_options)
     bits = _bits_of(model, weight_bits)
     with model.distribute_strategy.scope():
         plan = make_plan(read_wiring(model), _chooser(model, layers))
@@ -166,7 +166,7 @@ def quantize_aware(
         carry_compile_settings(model, rounded)
     others = checks.callbacks(fit_options.pop("callbacks", ()))
     fit(rounded, x, y, callbacks=[*others, Keep(preserve)], **fit_options)
-    _warn_of_delay(delay, rounded)
+    warn_of_delay(delay, rounded)
     return rounded
 
 
@@ -228,9 +228,13 @@ def _check_model(model: Any) -> None:
             f"The model {model.name!r} is quantized already. To train it further, use tfbig.fit; to change its "
             "bits, quantize the model that it was made from."
         )
-    if not model.built or not model.weights:
+    if not model.built:
         raise InvalidModel(
             f"The model {model.name!r} has no weights yet: build it, or call it on a batch, first."
+        )
+    if not model.weights:
+        raise InvalidModel(
+            f"The model {model.name!r} has no layer to quantize: none of its layers has weights."
         )
     if graph_of(model) is None:
         raise InvalidModel(
@@ -238,36 +242,24 @@ def _check_model(model: Any) -> None:
             "rounding cannot be put between them. Sequential and functional models can be trained; for this one, "
             'tfbig.export(model, path, quantize="int8", calibration=x) quantizes after training.'
         )
+    _check_own_numbers(model)
+    check_finite(model)
 
 
-def _check_delay(delay: int, x: Any, fit_options: Mapping[str, Any]) -> None:
-    batches = _batches(x, fit_options) if delay else None
-    if batches is None:
-        return
-    steps = batches * positive_int("epochs", fit_options.get("epochs", 10))
-    if delay >= steps:
-        raise InvalidOption(
-            f"delay={delay} outlasts this training of {steps} steps: activations would never be rounded. Train "
-            "for more epochs or wait for fewer steps."
+def _check_own_numbers(model: Any) -> None:
+    """Refuses layers whose kernels Keras keeps in another form than float numbers that all train."""
+    layers = every_layer(model)
+    integers = [layer.name for layer in layers if getattr(layer, "quantization_mode", None)]
+    adapted = [layer.name for layer in layers if getattr(layer, "lora_enabled", False)]
+    if integers:
+        raise InvalidModel(
+            f"Keras quantized {', '.join(integers)} (model.quantize), which leaves nothing to train: quantize the "
+            "model that it was made from."
         )
-
-
-def _batches(x: Any, fit_options: Mapping[str, Any]) -> int | None:
-    """Gradient steps of an epoch; None for a stream that does not say."""
-    if not is_stream(x):
-        return -(-row_count(x) // positive_int("batch_size", fit_options.get("batch_size", 32)))
-    known = x.cardinality() if hasattr(x, "cardinality") else getattr(x, "num_batches", None)
-    return None if known is None or int(known) < 0 else int(known)
-
-
-def _warn_of_delay(delay: int, rounded: Any) -> None:
-    """A stream of unknown length, or training that stopped early, may have ended before rounding began."""
-    ranges = [layer for layer in rounded.layers if isinstance(layer, FakeQuant) and layer.known_range is None]
-    steps = max((int(layer.seen.numpy()) for layer in ranges), default=delay + 1)
-    if delay and steps <= delay:
-        warnings.warn(
-            f"Training ended after {steps} steps, before delay={delay}: activations were never rounded in it.",
-            stacklevel=4,  # past the check of the options
+    if adapted:
+        raise InvalidModel(
+            f"{', '.join(adapted)} hold LoRA adapters, which a file has no place for. Merge them first: save_weights() "
+            "does so; load the weights into the same model without enable_lora()."
         )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from tfbig.backend import keras
 from tfbig.backend.graph import graph_of, input_name, inputs_of, run_graph
+from tfbig.backend.remaking import remade
 from tfbig.compression.channels import Slice, Trace
 from tfbig.compression.fresh import carry_trainable
 from tfbig.errors import InvalidModel
@@ -98,15 +99,7 @@ def _rebuilt_layer(layer: Any, found: Trace, alive: np.ndarray) -> Any:
         for name in outer:
             place = place[name]
         place[last] = setting.form(int(alive[setting.ids].sum()))
-    config = _without_shapes(config)
-    if type(layer) is keras.layers.Lambda:
-        # Keras reads no Python lambda back from a configuration; here it need not be read, it is at hand.
-        return keras.layers.Lambda(**{**config, "function": layer.function})
-    # A function of the user's own, which Keras would look for by name, is at hand as well.
-    activation: Any = getattr(layer, "activation", None)
-    own = {activation.__name__: activation} if hasattr(activation, "__name__") else {}
-    with keras.saving.custom_object_scope(own):
-        return type(layer).from_config(config)
+    return remade(layer, _without_shapes(config))
 
 
 def _without_shapes(config: Any) -> Any:

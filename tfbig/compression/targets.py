@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tfbig.backend import keras
 from tfbig.backend.internals import every_layer, layers_inside
 from tfbig.errors import InvalidModel, InvalidOption, did_you_mean
@@ -124,8 +126,9 @@ def those_that_train(model: Any, targets: list[Target]) -> tuple[list[Target], d
         targets: As `find_targets` gave them.
 
     Raises:
-        InvalidModel: There is none.
+        InvalidModel: There is none, or weights of the model are not finite.
     """
+    check_finite(model)
     trained = {id(v) for v in model.trainable_variables}
     wrappers = [layer for layer in every_layer(model) if isinstance(layer, QuantizedLayer)]
     shared = {id(kernel_of(layer.layer)) for layer in wrappers if layer.clusters is not None}
@@ -135,11 +138,27 @@ def those_that_train(model: Any, targets: list[Target]) -> tuple[list[Target], d
             skipped[target.name] = (
                 "its weights share values, which rounding holds; prune or cluster before that"
             )
+        elif getattr(target.layer, "quantization_mode", None):
+            skipped[target.name] = "Keras quantized it (model.quantize), which leaves nothing to train"
         elif id(target.kernel) not in trained:
             skipped[target.name] = "it is frozen (trainable=False), so it cannot be trained to fit"
     if len(skipped) == len(targets):
         raise InvalidModel(f"The model {model.name!r} has no kernel that trains; skipped: {skipped}.")
     return [target for target in targets if target.name not in skipped], skipped
+
+
+def check_finite(model: Any) -> None:
+    """Raises `InvalidModel` if weights that train hold NaN or infinity, which no technique can make sense of."""
+    broken = [
+        variable.path
+        for variable in model.trainable_variables
+        if not np.isfinite(keras.ops.convert_to_numpy(variable).astype(np.float32)).all()
+    ]
+    if broken:
+        raise InvalidModel(
+            f"The model {model.name!r} holds NaN or infinity in {', '.join(broken)}. Go back to weights from before, "
+            "or train again with a lower learning rate; tfbig.callbacks.StopOnNaN ends a training before that."
+        )
 
 
 def layer_paths(model: Any, layers: LayerChoice = None) -> dict[int, str]:

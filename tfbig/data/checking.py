@@ -110,6 +110,11 @@ def take_rows(x: Any, rows: Any) -> Any:
 def _to_array(x: Any, name: str) -> np.ndarray:
     if hasattr(x, "to_numpy"):  # pandas
         x = x.to_numpy()
+    if isinstance(x, Mapping):
+        raise InvalidData(
+            f"{name} must be one array; got a dict of {', '.join(map(repr, x))}. For a model of several outputs pass a "
+            "stream of pairs (inputs, targets), such as a tf.data.Dataset."
+        )
     try:
         array = np.asarray(x)
     except ValueError as error:

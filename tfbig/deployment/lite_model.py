@@ -146,7 +146,7 @@ class LiteModel:
         return outputs[0] if len(outputs) == 1 else outputs
 
     def benchmark(self, *, seconds: float = 0.3) -> Latency:
-        """Times predictions of one batch of zeros.
+        """Times predictions of one batch of zeros; axes left open are as long as in what was predicted last.
 
         Args:
             seconds: How long to go on, after a warm-up.

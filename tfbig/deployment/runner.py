@@ -1,5 +1,6 @@
 """LiteRT's interpreter behind one signature of a file: rows in, rows out, whatever batch the file was made for."""
 
+import itertools
 import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,6 +14,8 @@ from tfbig.errors import InvalidData, InvalidModel
 # Where a file leaves its batch open: more rows at once are no faster, and every one of them takes memory.
 _MOST_ROWS = 256
 _WARM_UP_RUNS = 10
+# For open axes of a file that has run nothing yet: a convolution may need more than the shortest.
+_LENGTHS = (1, 64)
 # The inputs of one run, or its outputs.
 _Parts = tuple[np.ndarray, ...]
 
@@ -50,6 +53,7 @@ class Runner:
             self.outputs = self._function.get_output_details()
             self._runs = self._runs_function
         self._shapes: list[tuple[int, ...]] = []  # what memory is allocated for
+        self._row_shapes: list[tuple[int, ...]] = []  # of the rows that ran last
         open_axes = any(-1 in detail["shape_signature"] for detail in self.inputs.values())
         if signature.graph == 0 and not open_axes:  # else at the first run
             self._interpreter.allocate_tensors()
@@ -86,6 +90,7 @@ class Runner:
         except (RuntimeError, ValueError) as error:
             raise InvalidData(f"LiteRT cannot run these inputs: {error}") from error
         if all(values is not None for values in joined):
+            self._row_shapes = [values.shape[1:] for values in columns]
             return [values[:rows] for values in joined if values is not None]
         if fixed:
             raise InvalidModel(
@@ -98,8 +103,10 @@ class Runner:
     def times(self, seconds: float) -> list[float]:
         """Returns how many microseconds single runs on zeros take: one batch, or one row where that is open.
 
+        Other open axes are as long as in the rows that ran last.
+
         Raises:
-            InvalidModel: LiteRT refuses zeros and ones, or an axis that is left open cannot be as short as 1.
+            InvalidModel: LiteRT refuses zeros and ones.
         """
         parts = self._warmed_up()
         main = self._runs == self._runs_main
@@ -114,17 +121,34 @@ class Runner:
 
     def _warmed_up(self) -> _Parts:
         """Inputs that have run a few times: zeros, or ones where zeros are refused, as divisors are."""
-        for value in (0, 1):
-            parts = tuple(np.full(detail["shape"], value, detail["dtype"]) for detail in self.inputs.values())
+        for shapes, value in itertools.product(self._shapes_to_time(), (0, 1)):
+            parts = tuple(
+                np.full(shape, value, detail["dtype"])
+                for shape, detail in zip(shapes, self.inputs.values(), strict=True)
+            )
             try:
                 for _ in self._runs([parts] * _WARM_UP_RUNS):
                     pass
                 return parts
             except (RuntimeError, ValueError) as error:
                 refusal = error
-        raise InvalidModel(
-            f"LiteRT cannot run this file on inputs of its smallest shape: {refusal}"
-        ) from refusal
+        raise InvalidModel(f"LiteRT cannot run this file on zeros or ones: {refusal}") from refusal
+
+    def _shapes_to_time(self) -> Iterator[list[tuple[int, ...]]]:
+        """Shapes of the inputs, in the order to try them."""
+        signatures = [tuple(map(int, detail["shape_signature"])) for detail in self.inputs.values()]
+        first = [
+            tuple(abs(size) for size in shape[:1]) for shape in signatures
+        ]  # -1, an open batch, is one row
+        if self._row_shapes:
+            rows = zip(first, self._row_shapes, self._scalars, strict=True)
+            yield [() if scalar else (*batch, *shape) for batch, shape, scalar in rows]
+            return
+        for length in _LENGTHS:
+            yield [
+                (*batch, *(length if size == -1 else size for size in shape[1:]))
+                for batch, shape in zip(first, signatures, strict=True)
+            ]
 
     def _fixed_batch(self) -> int | None:
         """Rows that the file takes at once; None where it takes any number."""

@@ -1,5 +1,7 @@
 """Random rows for the proof of a model whose user gave none, as its first layers say that rows look."""
 
+import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -7,6 +9,9 @@ import numpy as np
 
 from tfbig.backend import keras
 from tfbig.backend.graph import graph_of, nodes, operation_name, structures
+from tfbig.deployment.serving import as_given
+from tfbig.deployment.signature import TURNS
+from tfbig.errors import InvalidData
 
 _L = keras.layers
 # Layers and operations whose results are their inputs' values, in the same order: what they are read for, inputs are.
@@ -16,11 +21,16 @@ _PASSING = (
 )  # fmt: skip
 _PASSING_OPERATIONS = {"Cast", "ExpandDims", "Reshape", "Squeeze"}
 _MISSING = 0.1
+# For axes that a model leaves open, in the order in which they are tried: a proof on longer rows says more, where
+# convolutions leave something of them and tables of positions reach as far.
+_LENGTHS = (16, 32, 64, 128, 256, 8, 4, 2, 1)
+# Each input's name with the shape of a row, None for open axes, and its dtype.
+_Inputs = Mapping[str, tuple[tuple[int | None, ...], str]]
 
 
 def sample_rows(
     model: Any,
-    inputs: Mapping[str, tuple[tuple[int | None, ...], str]],
+    inputs: _Inputs,
     count: int,
     ranges: Mapping[str, tuple[float, float] | None] | None = None,
     seed: int = 0,
@@ -36,7 +46,8 @@ def sample_rows(
 
     Args:
         model: A built Keras model.
-        inputs: Each input's name with its shape, without the batch axis, and its dtype; open axes count 1.
+        inputs: Each input's name with its shape, without the batch axis, and its dtype. All open axes get the first
+            length at which the model runs.
         count: How many rows.
         ranges: Smallest and largest value of inputs whose range is known otherwise, drawn evenly, whole numbers below
             the end.
@@ -44,12 +55,15 @@ def sample_rows(
 
     Returns:
         Input name to array. Inputs of which the model says nothing are standard normal, whole numbers 0 or 1.
+
+    Raises:
+        InvalidData: The model runs with open axes of none of the lengths that are tried.
     """
     generator = np.random.default_rng(seed)
     tensors = {tensor.name: tensor for tensor in model.inputs}
     rows = {}
-    for name, (shape, dtype) in inputs.items():
-        full, is_float = (count, *(size or 1 for size in shape)), np.dtype(dtype).kind == "f"
+    for name, (shape, dtype) in _closed(model, inputs).items():
+        full, is_float = (count, *shape), np.dtype(dtype).kind == "f"
         known = (ranges or {}).get(name)
         if known is not None:
             values = generator.uniform(*known, size=full)
@@ -60,6 +74,28 @@ def sample_rows(
             values = _as_read(model, tensors[name], values, generator)
         rows[name] = values.astype(dtype) if is_float else _whole(values, dtype)
     return rows
+
+
+def _closed(model: Any, inputs: _Inputs) -> dict[str, tuple[tuple[int, ...], str]]:
+    """The inputs with a length for each axis that is left open."""
+    is_open = any(None in shape for shape, _ in inputs.values())
+    for length in _LENGTHS:
+        closed = {
+            name: (tuple(length if size is None else size for size in shape), dtype)
+            for name, (shape, dtype) in inputs.items()
+        }
+        if not is_open:
+            return closed
+        zeros = [np.zeros((1, *shape), dtype) for shape, dtype in closed.values()]
+        # Whatever a layer raises on rows too short or too long for it.
+        with contextlib.suppress(Exception), TURNS:
+            model(as_given(model, zeros), training=False)
+            return closed
+    shapes = {name: shape for name, (shape, _) in inputs.items()}
+    raise InvalidData(
+        f"The model {model.name!r} leaves axes of its inputs open, {shapes}, and runs with none of the lengths "
+        f"{', '.join(map(str, sorted(_LENGTHS)))} in their place. Pass calibration=: some rows that it takes."
+    )
 
 
 def _whole(values: np.ndarray, dtype: str) -> np.ndarray:
@@ -77,13 +113,14 @@ def _as_read(model: Any, tensor: Any, values: np.ndarray, generator: np.random.G
     # Of several tables that are read by one input, the smallest decides.
     for node in sorted(readers, key=lambda node: -getattr(node.operation, "input_dim", 0)):
         operation = node.operation
+        behind = _shape_behind(operation, node.outputs[0], values)
         if graph_of(operation) is not None:
             inside = keras.tree.flatten(structures(operation)[0])
             for outer, inner in zip(node.inputs, inside, strict=True):
                 if outer is tensor:
                     values = _as_read(operation, inner, values, generator)
-        elif _passes(operation, node.outputs[0], values):
-            result = values.reshape(len(values), *(size or 1 for size in node.outputs[0].shape[1:]))
+        elif behind is not None:
+            result = values.reshape(behind)
             values = _as_read(model, node.outputs[0], result, generator).reshape(values.shape)
         elif operation_name(operation) == "GetItem":
             key = node.args[1] if len(node.args) > 1 else node.kwargs["key"]
@@ -100,9 +137,17 @@ def _as_read(model: Any, tensor: Any, values: np.ndarray, generator: np.random.G
     return values
 
 
-def _passes(operation: Any, output: Any, values: np.ndarray) -> bool:
-    passes = isinstance(operation, _PASSING) or operation_name(operation) in _PASSING_OPERATIONS
-    return passes and np.prod([size or 1 for size in output.shape[1:]]) == np.prod(values.shape[1:])
+def _shape_behind(operation: Any, output: Any, values: np.ndarray) -> tuple[int, ...] | None:
+    """The shape in which an operation passes the values on; None for one that does not."""
+    if not (isinstance(operation, _PASSING) or operation_name(operation) in _PASSING_OPERATIONS):
+        return None
+    sizes, given = tuple(output.shape[1:]), values.shape[1:]
+    if len(sizes) == len(given) and all(a in (None, b) for a, b in zip(sizes, given, strict=True)):
+        return values.shape
+    known, count = math.prod(size for size in sizes if size), math.prod(given)
+    if sizes.count(None) > 1 or count % known or (None not in sizes and count != known):
+        return None
+    return (len(values), *(-1 if size is None else size for size in sizes))
 
 
 def _as_told(layer: Any, values: np.ndarray, generator: np.random.Generator) -> np.ndarray:

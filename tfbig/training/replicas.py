@@ -7,6 +7,7 @@ from typing import Any
 from tfbig.backend import keras
 from tfbig.backend.distribution import compile_arguments, home_of, note_compiled_with
 from tfbig.backend.internals import every_layer, settings_of
+from tfbig.backend.remaking import remade
 from tfbig.errors import InvalidModel
 from tfbig.training.agreement import take_from_chief
 from tfbig.training.global_loss import GlobalLoss
@@ -79,16 +80,25 @@ def copied(model: Any) -> Any:
 
     Compiled as the model is, with an optimizer and metrics of its own.
     """
-    try:
-        with _uncompiled(model):
-            copy = keras.models.clone_model(model)
-    except (ValueError, NotImplementedError, TypeError):
+    copy = _cloned(model)
+    if copy is None:
         return None
     for mine, theirs in zip(every_layer(copy), every_layer(model), strict=True):
         mine.trainable = theirs.trainable
     carry_weights(model, copy)
     carry_compile_settings(model, copy)
     return copy
+
+
+def _cloned(model: Any) -> Any:
+    """A model of the same layers; None where Keras can make none."""
+    for clone_function in (
+        None,
+        remade,
+    ):  # the second knows layers of code, the first subclasses of Functional
+        with contextlib.suppress(ValueError, NotImplementedError, TypeError), _uncompiled(model):
+            return keras.models.clone_model(model, clone_function=clone_function)
+    return None
 
 
 def carry_compile_settings(model: Any, copy: Any) -> None:
