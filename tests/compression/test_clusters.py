@@ -523,3 +523,40 @@ def test_a_misspelt_option_gets_did_you_mean(model, blobs):
         cluster(model, *blobs, cluster=8)
     with pytest.raises(UnknownOption, match=r"cluster\(\) has no option 'epoch'. Did you mean 'epochs'"):
         cluster(model, *blobs, epoch=3)
+
+
+@pytest.mark.parametrize("traced", ["after", "before"])
+def test_a_loop_of_the_users_own_trains_shared_values_or_is_told_why_not(blobs, traced):
+    x, y = (values[:96] for values in blobs)
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(4)])
+    optimizer = keras.optimizers.Adam(0.01)
+    optimizer.build(model.trainable_variables)
+    loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            loss = loss_of(y, model(x, training=True))
+        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+
+    if traced == "before":
+        step()
+    callbacks = keras.callbacks.CallbackList([tfbig.Cluster(4)], model=model, epochs=1, steps=20, verbose=0)
+    callbacks.on_train_begin()
+    callbacks.on_epoch_begin(0)
+    distinct = []
+    for batch in range(20):
+        callbacks.on_train_batch_begin(batch)
+        step()
+        callbacks.on_train_batch_end(batch)
+        distinct.append(len(np.unique(model.layers[0].kernel.numpy())))
+    callbacks.on_epoch_end(0)
+    if traced == "before":
+        assert max(distinct) > 4
+        with pytest.warns(UserWarning, match="compiled before Cluster's on_train_begin was called"):
+            callbacks.on_train_end()
+    else:
+        assert max(distinct) <= 4
+        callbacks.on_train_end()
+    assert [layer.distinct for layer in tfbig.clusters(model).layers] == [4, 4]

@@ -141,6 +141,41 @@ def test_a_step_of_the_users_own_that_calls_the_optimizer_twice_counts_batches(b
     assert watch.zeros[20:] == [0.5] * 8
 
 
+@pytest.mark.parametrize("traced", ["after", "before", "never"])
+def test_a_loop_of_the_users_own_holds_masks_also_in_a_step_that_was_compiled_before(blobs, traced):
+    x, y = (values[:96] for values in blobs)
+    inputs = keras.Input((4,))
+    model = keras.Sequential([inputs, keras.layers.Dense(16, "relu"), keras.layers.Dense(4)])
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    optimizer.build(model.trainable_variables)
+    loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def step(x, y):
+        with tf.GradientTape() as tape:
+            loss = loss_of(y, model(x, training=True))
+        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+
+    compiled = step if traced == "never" else tf.function(step)
+    if traced == "before":
+        compiled(x[:32], y[:32])
+    schedule = schedules().PolynomialDecay(0.0, 0.5, 0, 8, power=1, frequency=4)
+    callbacks = keras.callbacks.CallbackList(
+        [tfbig.Prune(schedule=schedule)], model=model, epochs=5, steps=3, verbose=0
+    )
+    callbacks.on_train_begin()
+    zeros = []
+    for epoch in range(5):
+        callbacks.on_epoch_begin(epoch)
+        for batch in range(3):
+            callbacks.on_train_batch_begin(batch)
+            compiled(x[32 * batch : 32 * batch + 32], y[32 * batch : 32 * batch + 32])
+            callbacks.on_train_batch_end(batch)
+            zeros.append([float(np.mean(layer.kernel.numpy() == 0)) for layer in model.layers])
+        callbacks.on_epoch_end(epoch)
+    callbacks.on_train_end()
+    assert zeros == [[0, 0]] * 3 + [[0.25, 0.25]] * 4 + [[0.5, 0.5]] * 8
+
+
 def test_weights_saved_inside_the_training_hold_the_zeros(blobs, tmp_path):
     schedule = schedules().ConstantSparsity(0.5, begin_step=4, end_step=4, frequency=1)
     save = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.weights.h5", save_weights_only=True)

@@ -13,6 +13,10 @@ ROOT = Path(__file__).parents[2]
 EXPECTED = {
     "quickstart.py": r"mode      int8\n(.*\n)+proof .*labels agree.*\nops .*CONV_2D int8.*\naccuracy 0\.9",
     "prune_in_your_own_fit.py": r"conv2d .* 75\.00% .*\n(.*\n)*all .* 75\.00%\s*\naccuracy 0\.9",
+    "compress_in_your_own_loop.py": (
+        r"dense_1 .* 80\.00%(.*\n)+dense +8 values, +80\.\d% zeros.*\ndense_1 +8 values, +80\.0% zeros"
+        r".*\n.*\naccuracy 0\.9"
+    ),
     "cross_validate_what_you_ship.py": r"10 folds .*\naccuracy\s+0\.9(.*\n)*as int8 files: accuracy 0\.9",
     "grid_search.py": r"best parameters \{.*'hidden': .*\}\naccuracy 0\.9\d\d in cross-validation, (0\.9|1\.0)",
     "predict_without_tensorflow.py": r"classes \[0 2\]\nTensorFlow loaded: False",

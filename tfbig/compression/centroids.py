@@ -32,6 +32,9 @@ class SharedWeights(Holding):
 
     Weights are laid out in rows, one per output channel (last axis); centroids in one row for the whole kernel, or
     in one per channel, sorted.
+
+    Attributes:
+        is_in_step: Whether a gradient step has called it, or was traced with it.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class SharedWeights(Holding):
             holder: The callback that holds the kernel so, as messages name it.
         """
         super().__init__(kernel.constraint, holder)
+        self.is_in_step = False
         self._shape = tuple(kernel.shape)
         self._clusters, self._keep_zeros = clusters, keep_zeros
         free = self._rows(kernel)
@@ -69,6 +73,7 @@ class SharedWeights(Holding):
 
     def __call__(self, kernel: Any) -> Any:
         """Returns the kernel on its centroids, all moved by what the optimizer has just done to it."""
+        self.is_in_step = True
         if self.inner is not None:
             kernel = self.inner(kernel)
         free, centroids, members = (tf.convert_to_tensor(state) for state in self._states)

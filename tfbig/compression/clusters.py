@@ -1,5 +1,6 @@
 """Weight clustering: kernels of few distinct values, which compress to a fraction of their size."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,7 +83,8 @@ class ClusterReport(Record):
 class Cluster(keras.callbacks.Callback):
     """Lets the weights of each kernel share a few values while a model trains, in tfbig's `fit` or a bare one.
 
-    The model needs no wrapper and no new compile: the weights are shared inside the compiled step. When training
+    The model needs no wrapper and no new compile (a loop of your own calls it as
+    `examples/compress_in_your_own_loop.py` shows): the weights are shared inside the compiled step. When training
     ends the model is a plain Keras model again, each kernel of at most `clusters` distinct values. Training on
     without this callback moves them apart. Among callbacks that put weights back, this one comes last. A layer that is
     frozen is skipped.
@@ -145,6 +147,7 @@ class Cluster(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Finds the kernels and puts each on its first centroids."""
         targets, self._skipped = self._find(self.model)
+        self._began = False
         check_free([(target.name, target.kernel) for target in targets], "Cluster")
         with self.model.distribute_strategy.scope():
             for target in targets:
@@ -152,8 +155,18 @@ class Cluster(keras.callbacks.Callback):
         # fit made its step function before this hook; made again, it traces with the constraints.
         self.model.make_train_function(force=True)
 
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Notes that something trains; a finished training that is resumed begins no epoch."""
+        self._began = True
+
     def on_train_end(self, logs: Any = None) -> None:
         """Makes the shared values final, measures them, and leaves a plain model."""
+        if self._began and not any(constraint.is_in_step for _, constraint in self._installed):
+            warnings.warn(
+                "No gradient step has shared the weights, so the shared values were not trained: the step was compiled "
+                "before Cluster's on_train_begin was called. Make it after that.",
+                stacklevel=2,
+            )
         for target, constraint in self._installed:
             # Weight averaging may have written between the centroids.
             constraint.share(target.kernel)

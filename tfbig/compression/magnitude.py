@@ -20,7 +20,8 @@ from tfbig.training.fit import fit
 class Prune(keras.callbacks.Callback):
     """Prunes the smallest weights while a model trains, in tfbig's `fit` or a bare `model.fit`.
 
-    The model needs no wrapper and no new compile. Each kernel is held to its mask inside the compiled step; the
+    The model needs no wrapper and no new compile; a loop of your own calls it by a `keras.callbacks.CallbackList`, as
+    `examples/compress_in_your_own_loop.py` shows. Each kernel is held to its mask inside the compiled step; the
     masks are set anew as the schedule says. When training ends the model is a plain Keras model again, with
     zeros where the masks are. Among callbacks that put weights back (EarlyStopping with
     `restore_best_weights`), this one comes last. A layer that is frozen is skipped, as nothing could heal it.
@@ -148,16 +149,19 @@ class Prune(keras.callbacks.Callback):
         batch = min(batch, self.params["steps"] - 1)
         self._step += batch - self._last_batch
         self._last_batch = batch
-        if self._planned < len(self._plan[1]):
-            assert self._masks is not None
-            due = self._fallen_due()
-            if self._masks.catch_up(self._step) and due is not None:
+        assert self._masks is not None
+        due = self._fallen_due()
+        # The step has not counted itself: masks may not be in it, as in one that was compiled before they were put on.
+        if self._masks.catch_up(self._step):
+            if due is None:
+                self._masks.hold()
+            else:
                 self._masks.set_now(due.sparsity)
 
     def on_train_end(self, logs: Any = None) -> None:
         """Makes the zeros final, measures them, and leaves a plain model."""
         assert self._masks is not None
-        self._masks.make_final()
+        self._masks.hold()
         of_each, of_all = (self.asked, None) if self.pattern.scope == "layer" else (None, self.asked)
         names = {target.name: of_each for target in self._masks.targets}
         self.report = measured(self._masks.targets, self._skipped, names, of_all)

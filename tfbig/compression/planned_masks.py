@@ -65,15 +65,15 @@ class PlannedMasks:
         self._steps.assign(done)
 
     def catch_up(self, done: int) -> bool:
-        """Returns whether the step has counted something else than this, and lets it go on from here.
+        """Returns whether the step has counted less than this, and lets it go on from here.
 
-        That is so where the optimizer passes the first kernel over (no gradient reaches it) or is called several
-        times in a batch.
+        It counts less where the optimizer passes the first kernel over (no gradient reaches it), or where it was
+        compiled before the masks were put on; more where the optimizer is called several times in a batch.
         """
-        behind = int(self._steps.numpy()) < done
-        if int(self._steps.numpy()) != done:
+        counted = int(self._steps.numpy())
+        if counted != done:
             self._steps.assign(done)
-        return behind
+        return counted < done
 
     def set_now(self, sparsity: float) -> None:
         """Sets masks and zeros between two steps."""
@@ -82,7 +82,7 @@ class PlannedMasks:
             mask.assign(values)
             target.kernel.assign(masked(target.kernel, mask))
 
-    def make_final(self) -> None:
+    def hold(self) -> None:
         """Puts zeros where the masks are: weight averaging or restored weights may have written over them."""
         for target, mask in zip(self.targets, self._masks, strict=True):
             target.kernel.assign(masked(target.kernel, mask))
