@@ -293,7 +293,7 @@ def test_bad_models_are_refused_with_what_to_do(small, rounded):
     adapted.get_layer("d").enable_lora(2)
     cases = [
         (quantized, r"Keras quantized d \(model.quantize\), which leaves nothing to train"),
-        (adapted, "d hold LoRA adapters.* save_weights"),
+        (adapted, "LoRA adapts d, .* save_weights"),
         (weightless, "has no layer to quantize: none of its layers has weights"),
         (rounded, "is quantized already. To train it further, use tfbig.fit"),
         (hidden, r"is subclassed.*tfbig.export\(model, path, quantize=\"int8\", calibration=x\)"),

@@ -258,8 +258,8 @@ def _check_own_numbers(model: Any) -> None:
         )
     if adapted:
         raise InvalidModel(
-            f"{', '.join(adapted)} hold LoRA adapters, which a file has no place for. Merge them first: save_weights() "
-            "does so; load the weights into the same model without enable_lora()."
+            f"LoRA adapts {', '.join(adapted)}, which a file has no place for. Merge it into the kernels first: "
+            "save_weights() does so; load the weights into the same model without enable_lora()."
         )
 
 
