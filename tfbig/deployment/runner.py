@@ -137,18 +137,13 @@ class Runner:
     def _shapes_to_time(self) -> Iterator[list[tuple[int, ...]]]:
         """Shapes of the inputs, in the order to try them."""
         signatures = [tuple(map(int, detail["shape_signature"])) for detail in self.inputs.values()]
-        first = [
-            tuple(abs(size) for size in shape[:1]) for shape in signatures
-        ]  # -1, an open batch, is one row
-        if self._row_shapes:
-            rows = zip(first, self._row_shapes, self._scalars, strict=True)
-            yield [() if scalar else (*batch, *shape) for batch, shape, scalar in rows]
-            return
-        for length in _LENGTHS:
-            yield [
-                (*batch, *(length if size == -1 else size for size in shape[1:]))
-                for batch, shape in zip(first, signatures, strict=True)
-            ]
+        batches = [tuple(map(abs, shape[:1])) for shape in signatures]  # an open one, -1, is one row
+        unknown = (
+            [tuple(length if size == -1 else size for size in shape[1:]) for shape in signatures]
+            for length in _LENGTHS
+        )
+        for rows in [self._row_shapes] if self._row_shapes else unknown:
+            yield [(*batch, *row) for batch, row in zip(batches, rows, strict=True)]
 
     def _fixed_batch(self) -> int | None:
         """Rows that the file takes at once; None where it takes any number."""

@@ -78,14 +78,16 @@ def sample_rows(
 
 def _closed(model: Any, inputs: _Inputs) -> dict[str, tuple[tuple[int, ...], str]]:
     """The inputs with a length for each axis that is left open."""
-    is_open = any(None in shape for shape, _ in inputs.values())
-    for length in _LENGTHS:
-        closed = {
+
+    def with_axes(length: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        return {
             name: (tuple(length if size is None else size for size in shape), dtype)
             for name, (shape, dtype) in inputs.items()
         }
-        if not is_open:
-            return closed
+
+    if all(None not in shape for shape, _ in inputs.values()):
+        return with_axes(1)
+    for closed in map(with_axes, _LENGTHS):
         zeros = [np.zeros((1, *shape), dtype) for shape, dtype in closed.values()]
         # Whatever a layer raises on rows too short or too long for it.
         with contextlib.suppress(Exception), TURNS:
@@ -113,13 +115,12 @@ def _as_read(model: Any, tensor: Any, values: np.ndarray, generator: np.random.G
     # Of several tables that are read by one input, the smallest decides.
     for node in sorted(readers, key=lambda node: -getattr(node.operation, "input_dim", 0)):
         operation = node.operation
-        behind = _shape_behind(operation, node.outputs[0], values)
         if graph_of(operation) is not None:
             inside = keras.tree.flatten(structures(operation)[0])
             for outer, inner in zip(node.inputs, inside, strict=True):
                 if outer is tensor:
                     values = _as_read(operation, inner, values, generator)
-        elif behind is not None:
+        elif (behind := _shape_behind(operation, node.outputs[0], values)) is not None:
             result = values.reshape(behind)
             values = _as_read(model, node.outputs[0], result, generator).reshape(values.shape)
         elif operation_name(operation) == "GetItem":

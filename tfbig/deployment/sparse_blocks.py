@@ -25,7 +25,11 @@ def with_readable_blocks(sparse: bytes, plain: bytes) -> bytes:
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    whole = schema.ModelT.InitFromObj(schema.Model.GetRootAs(plain, 0))
+    model, whole = (
+        schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0)) for content in (sparse, plain)
+    )
+    if not _has_unreadable_blocks(model):
+        return sparse
     try:
         return repacked(sparse, functools.partial(_fill_in, whole=whole))
     except _Unlike:
@@ -44,12 +48,16 @@ def _fill_in(model: Any, whole: Any) -> None:
         if _in_unreadable_blocks(kernel):
             kernel.sparsity = None
             model.buffers[kernel.buffer].data = whole.buffers[full.buffer].data
-    if any(_in_unreadable_blocks(tensor) for graph in model.subgraphs for tensor in graph.tensors):
+    if _has_unreadable_blocks(model):
         raise _Unlike
 
 
 def _form(tensor: Any) -> tuple[Any, ...]:
     return (tensor.type, *tensor.shape)
+
+
+def _has_unreadable_blocks(model: Any) -> bool:
+    return any(_in_unreadable_blocks(tensor) for graph in model.subgraphs for tensor in graph.tensors)
 
 
 def _in_unreadable_blocks(tensor: Any) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 from tfbig.backend import keras
 from tfbig.backend.internals import layers_inside
+from tfbig.backend.remaking import remade
 from tfbig.errors import InvalidModel, unknown_choice
 from tfbig.layers.kernels import QuantizedLayer
 from tfbig.layers.ranges import FakeQuant
@@ -79,15 +80,15 @@ def with_precision(model: Any, name: str) -> Any:
         )
     kept = {id(layer) for layer in _output_layers(model)}
 
-    def remade(layer: Any) -> Any:
+    def in_precision(layer: Any) -> Any:
         config = layer.get_config()
         if id(layer) not in kept and not _keeps_digits(layer):
             config = _in_precision(config, name)
-        return layer.__class__.from_config(config)
+        return remade(layer, config)
 
     try:
         with precision(name):  # the model's own policy, by which Keras's compile scales the loss
-            twin = keras.models.clone_model(model, clone_function=remade, recursive=True)
+            twin = keras.models.clone_model(model, clone_function=in_precision, recursive=True)
     except (ValueError, NotImplementedError, TypeError) as error:
         raise InvalidModel(
             f"The model {model.name!r} cannot be made again in {name}: {error}. Sequential and functional models can; "

@@ -92,10 +92,8 @@ def copied(model: Any) -> Any:
 
 def _cloned(model: Any) -> Any:
     """A model of the same layers; None where Keras can make none."""
-    for clone_function in (
-        None,
-        remade,
-    ):  # the second knows layers of code, the first subclasses of Functional
+    # Keras's own way knows subclasses of Functional, ours layers of code.
+    for clone_function in (None, remade):
         with contextlib.suppress(ValueError, NotImplementedError, TypeError), _uncompiled(model):
             return keras.models.clone_model(model, clone_function=clone_function)
     return None
