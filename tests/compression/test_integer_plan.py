@@ -6,7 +6,7 @@ import pytest
 
 from tfbig.compression import integer_rules as rules
 from tfbig.compression.integer_plan import make_plan
-from tfbig.compression.wiring import read_wiring
+from tfbig.compression.wiring import Edge, read_wiring
 
 L = keras.layers
 
@@ -90,12 +90,60 @@ def test_attention_is_taken_apart_into_dense_layers():
     assert plan.in_float == {}
 
 
+def as_planned(plan, rows):
+    """What the calls of a plan give one after the other, for a model of one output; nothing is rounded."""
+    values = dict(zip(keras.tree.flatten(plan.wiring.inputs), rows, strict=True))
+    for call in plan.wiring.calls:
+        args, kwargs = keras.tree.map_structure(
+            lambda x: values[x] if isinstance(x, Edge) else x, (call.args, call.kwargs)
+        )
+        values.update(zip(call.outputs, keras.tree.flatten(call.op(*args, **kwargs)), strict=True))
+    return values[keras.tree.flatten(plan.wiring.outputs)[0]]
+
+
+def embedded(x):
+    return L.Embedding(32, 6, mask_zero=True)(keras.ops.cast(keras.ops.abs(4 * x[..., 0]), "int32"))
+
+
+def itself(x, **options):
+    return L.MultiHeadAttention(2, 3)(x, x, **options)
+
+
+@pytest.mark.filterwarnings("error:Layer:UserWarning")  # no mask is lost on the way
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda x: itself(x, use_causal_mask=True),
+        lambda x: itself(x, attention_mask=keras.ops.abs(x[:, :, None, 0] - x[:, None, :, 1]) < 1),
+        lambda x: itself(x, attention_mask=keras.ops.greater(x @ keras.ops.transpose(x, (0, 2, 1)), 0)[:, None]),
+        lambda x: itself(embedded(x)),
+        lambda x: itself(itself(embedded(x), use_causal_mask=True)),
+        lambda x: L.MultiHeadAttention(2, 3)(L.Dense(6)(x), embedded(x)),
+        lambda x: L.MultiHeadAttention(2, 3)(embedded(x), L.Dense(6)(x), embedded(x), use_causal_mask=True),
+        lambda x: itself(L.BatchNormalization(trainable=False)(embedded(x))),
+        lambda x: L.LSTM(3)(L.BatchNormalization(trainable=False)(itself(embedded(x)))),
+        lambda x: L.LSTM(3)(L.MultiHeadAttention(2, 3, output_shape=4)(embedded(x), L.Dense(5)(x))),
+        lambda x: L.GlobalAveragePooling1D()(L.Activation("relu")(L.LayerNormalization()(embedded(x)))),
+    ],
+)  # fmt: skip
+def test_taken_apart_it_computes_the_same_whatever_the_masks(body):
+    inputs = keras.Input((5, 6))
+    model = keras.Model(inputs, body(inputs))
+    generator = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(weight + generator.uniform(-0.2, 0.2, weight.shape))
+    rows = generator.normal(size=(16, 5, 6)).astype("float32")
+    plan = make_plan(read_wiring(model), lambda op: True)
+    got = as_planned(plan, [rows])
+    assert np.allclose(got, model(rows), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("body", "name", "reason"),
     [
-        (lambda x: L.MultiHeadAttention(2, 3, name="a")(x, x, use_causal_mask=True), "a", "called with use_causal"),
+        (lambda x: L.MultiHeadAttention(2, 3, name="a")(x, x, query_mask=x[..., 0]), "a", "called with query_mask"),
+        (lambda x: L.Softmax(name="a")(L.Masking(name="m")(x)), "a", "mask of an Embedding or Masking"),
         (lambda x: L.MultiHeadAttention(2, 3, name="a", attention_axes=(1, 2))(*[x[:, None]] * 2), "a", "one axis"),
-        (lambda x: L.GlobalAveragePooling1D(name="a")(L.Masking(name="m")(x)), "a", "mask of an Embedding or Masking"),
         (lambda x: L.BatchNormalization(axis=1, name="a")(x), "a", "along the last axis"),
         (lambda x: L.Normalization(mean=[0.0] * 6, variance=[1.0] * 6, name="a")(x), "a", "different units"),
         (lambda x: L.Dense(3, activation="elu", name="a")(x), "a", "no integer kernel for this activation"),

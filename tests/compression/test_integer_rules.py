@@ -27,7 +27,10 @@ class MyDense(L.Dense):
         (L.GRU(3), rules.FLOAT, "rounding errors"),
         (L.Conv3D(3, 2), rules.FLOAT, "three dimensions"),
         (MyDense(3), rules.FLOAT, "how MyDense computes"),
-        (L.Masking(), rules.FLOAT, "how Masking computes"),
+        (L.Masking(), rules.FLOAT, "padding of a step that is none"),
+        (L.LayerNormalization(), rules.INSIDE, ""),
+        (L.LayerNormalization(rms_scaling=True), rules.FLOAT, "statistics along the last axis"),
+        (L.UnitNormalization(), rules.FLOAT, "how UnitNormalization computes"),
     ],
 )
 def test_kinds_and_reasons(layer, kind, reason):

@@ -5,6 +5,7 @@ import pytest
 import tfbig
 from tfbig.backend.internals import every_layer
 from tfbig.layers.kernels import QuantizedLayer
+from tfbig.models.step_layers import AverageOfSteps, Positions
 
 L = keras.layers
 INTEGER = ("int8", "int32", "bool")  # int32 and bool: indices and shapes
@@ -71,8 +72,29 @@ def embedding(x):
 def attention(x):
     x = L.Dense(8)(x)
     x = L.Add()([x, L.MultiHeadAttention(2, 4, dropout=0.1)(x, x)])
-    x = L.LayerNormalization(name="norm")(x)
+    x = L.LayerNormalization()(x)
     return L.GlobalAveragePooling1D()(L.EinsumDense("abc,cd->abd", (None, 6), bias_axes="d")(x))
+
+
+def padded_tokens(x):
+    x = Positions()(L.Embedding(20, 8, mask_zero=True)(x))
+    norm = L.LayerNormalization()  # called twice, with the ranges of both
+    y = norm(x)
+    x = norm(L.Add()([x, L.MultiHeadAttention(2, 4)(y, y)]))
+    return AverageOfSteps()(L.BatchNormalization()(L.Dense(8, activation="gelu")(x)))
+
+
+def causal(x):
+    x = Positions("sinusoidal")(L.Dense(8)(x))
+    y = L.RMSNormalization()(x)
+    x = L.Add()([x, L.MultiHeadAttention(2, 4)(y, y, use_causal_mask=True)])
+    return L.Flatten()(L.LayerNormalization(center=False)(x))
+
+
+def normalized_groups(x):
+    x = L.GroupNormalization(2)(L.Conv2D(6, 3, strides=2, padding="same")(x))
+    x = L.GroupNormalization(-1, scale=False)(L.Conv2D(4, 1)(L.ReLU()(x)))
+    return L.Flatten()(L.LayerNormalization(axis=(1, 2, 3))(x))
 
 
 def nested(x):
@@ -107,12 +129,10 @@ ARCHITECTURES = {
     "sequence": (sequence, (12, 3), {}, ()),
     "embedding": (embedding, (5,), {}, ()),
     "nested": (nested, (6,), {}, ()),
-    "attention": (
-        attention,
-        (5, 6),
-        {"norm": "no integer kernel"},
-        ("ADD", "MUL", "NEG", "RSQRT", "SQUARED_DIFFERENCE", "MEAN", "SUB"),
-    ),
+    "attention": (attention, (5, 6), {}, ()),
+    "padded tokens": (padded_tokens, (7,), {}, ()),
+    "causal": (causal, (5, 6), {}, ()),
+    "normalized groups": (normalized_groups, (8, 8, 2), {}, ()),
     "recurrent": (
         recurrent,
         (5, 6),
@@ -131,7 +151,7 @@ ARCHITECTURES = {
     "bytes": (images_of_bytes, (8, 8, 3), {"scale": "whole numbers"}, ("MUL",)),
 }
 # Inputs that are no floats: their type, and how many values they take.
-WHOLE = {"embedding": ("int32", 20), "bytes": ("uint8", 256)}
+WHOLE = {"embedding": ("int32", 20), "padded tokens": ("int32", 20), "bytes": ("uint8", 256)}
 
 
 @pytest.fixture(scope="session", params=ARCHITECTURES)

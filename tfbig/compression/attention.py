@@ -8,6 +8,7 @@ from tfbig.backend import keras
 from tfbig.compression import integer_rules as rules
 from tfbig.compression.fresh import adopt
 from tfbig.compression.wiring import Call, Edge
+from tfbig.layers.attending import HiddenScores, Remasked
 
 _L = keras.layers
 
@@ -18,13 +19,11 @@ def why_not_integer(call: Call) -> str:
     given = {
         name: value
         for name, value in call.kwargs.items()
-        if name not in ("query", "value", "key", "training")
+        if name not in ("query", "value", "key", "training", "attention_mask", "use_causal_mask")
     }
     if any(value is not None and value is not False for value in given.values()) or len(call.args) > 3:
         return f"it is called with {', '.join(sorted(given)) or 'a mask'}"
-    if any(edge.masked for edge in call.inputs):
-        return "it reads the mask of an Embedding or Masking layer"
-    if any(len(edge.shape) != 3 for edge in call.inputs):
+    if any(len(edge.shape) != 3 for edge in _operands(call)):
         return "it attends over more than one axis"
     if config.get("use_gate") or config.get("sliding_window"):
         return "gates and sliding windows are not taken apart"
@@ -64,6 +63,8 @@ def attention_calls(call: Call, made: dict[str, Any]) -> list[tuple[Call, str]]:
     def headed(source: Edge, part: str, size: int, order: tuple[int, ...] = (2, 1, 3)) -> Edge:
         batch, steps = source.shape[:2]
         flat = project(source, part, heads * size)
+        if source.masked:  # reshaping would warn that it loses the mask, which the scores have by then
+            flat = add(Remasked(), f"{part}_unmasked", ([flat],), flat.shape, rules.KEEP)
         split = (batch, steps, heads, size)
         parted = add(_L.Reshape((-1, heads, size)), f"{part}_heads", (flat,), split, rules.KEEP)
         turned = (batch, *(split[axis] for axis in order))
@@ -73,6 +74,10 @@ def attention_calls(call: Call, made: dict[str, Any]) -> list[tuple[Call, str]]:
     values = headed(value, "value", value_dim)
     square = (*queries.shape[:3], keys.shape[3])
     scores = add(keras.ops.matmul, "scores", (queries, keys), square, rules.OWN)
+    causal, pairs = bool(call.kwargs.get("use_causal_mask")), call.kwargs.get("attention_mask")
+    if causal or pairs is not None or any(edge.masked for edge in (query, value, key)):
+        read = (scores, query, value, key, pairs)
+        scores = add(HiddenScores(causal), "hidden", read, square, rules.HIDE)
     weights = add(_L.Softmax(), "softmax", (scores,), square, rules.ACTIVATION)
     if made["dropout"] is not None:
         weights = add(made["dropout"], "dropout", (weights,), square, rules.TRAINING)
@@ -81,12 +86,15 @@ def attention_calls(call: Call, made: dict[str, Any]) -> list[tuple[Call, str]]:
     turned = add(_L.Permute((2, 1, 3)), "back", (context,), (batch, steps, heads, value_dim), rules.KEEP)
     joined = (batch, steps, heads * value_dim)
     flat = add(_L.Reshape((-1, heads * value_dim)), "joined", (turned,), joined, rules.KEEP)
-    features = call.outputs[0].shape[2:]
-    if len(features) == 1:
-        calls.append((Call(made["output"], call.name, (flat,), {}, call.outputs), rules.KERNEL))
-        return calls
     result = add(made["output"], "output", (flat,), (batch, steps, made["output"].units), rules.KERNEL)
-    calls.append((Call(_L.Reshape((-1, *features)), call.name, (result,), {}, call.outputs), rules.KEEP))
+    features = call.outputs[0].shape[2:]
+    if len(features) > 1:
+        shape = (batch, steps, *features)
+        result = add(_L.Reshape((-1, *features)), "parted", (result,), shape, rules.KEEP)
+    if call.outputs[0].masked:
+        add(Remasked(), "masked", ([result, query],), call.outputs[0].shape, rules.KEEP)
+    last, _ = calls[-1]  # what is last gives what the attention gave, by its name
+    last.name, last.outputs = call.name, call.outputs
     return calls
 
 

@@ -9,17 +9,31 @@ import numpy as np
 from tfbig.backend import keras
 from tfbig.compression import integer_rules as rules
 from tfbig.compression.integer_plan import Plan
+from tfbig.compression.joins import by_difference, in_pairs
 from tfbig.compression.kept import kept_of
 from tfbig.compression.wiring import Call, Edge, Names
 from tfbig.layers.kernels import KERNEL_LAYERS, QuantizedLayer, kernel_of
+from tfbig.layers.norms import NORMS, QuantizedNormalization
 from tfbig.layers.ranges import FakeQuant
+from tfbig.layers.rounding import RoundedInside
+from tfbig.layers.sequences import QuantizedAverage, QuantizedPositions
+from tfbig.models.step_layers import Positions
 
 _L = keras.layers
-_WITH_RANGE = (rules.KERNEL, rules.ACTIVATION, rules.OWN, rules.JOIN, rules.PAIRWISE)
+_WITH_RANGE = (
+    *(rules.KERNEL, rules.ACTIVATION, rules.OWN, rules.JOIN, rules.PAIRWISE),
+    *(rules.INSIDE, rules.HIDE),
+)
 _PASSING = (rules.KEEP, rules.TRAINING)
 # These take ReLU into the same integer operation, so that only its result is rounded.
 _FUSING = (rules.KERNEL, rules.PAIRWISE)
 _KNOWN_RANGE = ("sigmoid", "softmax", "tanh")
+# From layers of several operations to what computes and rounds as the file will.
+_INSIDE: tuple[tuple[tuple[type, ...], type[RoundedInside]], ...] = (
+    (NORMS, QuantizedNormalization),
+    ((Positions,), QuantizedPositions),
+    (rules.AVERAGES, QuantizedAverage),
+)
 
 
 @dataclass(frozen=True)
@@ -73,6 +87,11 @@ class _Builder:
         self.flows: dict[Edge, _Flow] = {}
         self.names = Names()
         self.made: dict[int, Any] = {}
+        self._applied_by = {
+            rules.PAIRWISE: self._apply_pairwise,
+            rules.JOIN: self._apply_join,
+            rules.ACTIVATION: self._apply_activation,
+        }
 
     def build(self, name: str) -> Any:
         wiring = self.plan.wiring
@@ -110,17 +129,19 @@ class _Builder:
             if isinstance(call.op, _L.Embedding):  # rows of a rounded table are rounded
                 flow = self.flows[call.outputs[0]]
                 flow.rounded = flow.tensor
-        elif kind == rules.PAIRWISE:
-            self._apply_pairwise(call)
-        elif kind == rules.JOIN:
-            self._apply_join(call)
+        elif kind in self._applied_by:
+            self._applied_by[kind](call)
         elif kind == rules.SAME:
             self._apply(call, self._rounded, kind)
             self._inherit(call)
             flow = self.flows[call.outputs[0]]
             flow.rounded = flow.ranges(flow.tensor, observe=False) if flow.ranges else None
-        elif kind == rules.ACTIVATION:
-            self._apply_activation(call)
+        elif kind == rules.INSIDE and self.settings.activation_bits == 8:
+            call = self._rounded_inside(call)
+            self._apply(call, self._rounded, kind, op=call.op)
+        elif kind == rules.HIDE and self.settings.activation_bits == 8:
+            # What is hidden and what is not have one range, so that the scores need none before.
+            self._apply(call, self._raw, kind)
         else:
             self._apply(call, self._rounded, kind)
 
@@ -134,16 +155,9 @@ class _Builder:
             self.flows[edge] = _Flow(tensor, call.name, origin, call)
 
     def _apply_pairwise(self, call: Call) -> None:
-        first, *others = call.inputs
-        if len(call.inputs) < 2 or len(others) == 1:
-            self._apply(call, self._rounded, rules.PAIRWISE)
-            return
-        for i, other in enumerate(others[:-1]):
-            between = Edge(call.outputs[0].shape, call.outputs[0].dtype)
-            pair = Call(type(call.op)(), f"{call.name}_{i}", ([first, other],), {}, (between,))
+        *before, last = in_pairs(call)
+        for pair in before:
             self._apply(pair, self._rounded, rules.OWN)
-            first = between
-        last = Call(call.op, call.name, ([first, others[-1]],), {}, call.outputs)
         self._apply(last, self._rounded, rules.PAIRWISE)
 
     def _apply_join(self, call: Call) -> None:
@@ -151,35 +165,13 @@ class _Builder:
 
         But where one operand has a range of its own it would take that for all.
         """
-        name = type(call.op).__name__
         if all(self._serves_nothing_else(edge) for edge in call.inputs):
             self._apply(call, self._raw, rules.JOIN)
-        elif name == "Concatenate" or len(call.inputs) < 2:
+        elif type(call.op).__name__ == "Concatenate" or len(call.inputs) < 2:
             self._apply(call, self._rounded, rules.JOIN)
         else:
-            self._apply_by_difference(call, larger=name == "Maximum")
-
-    def _apply_by_difference(self, call: Call, larger: bool) -> None:
-        """max(a, b) as a + relu(b - a), and min(a, b) as a - relu(a - b), whose operands may have any ranges."""
-        move = _L.Add if larger else _L.Subtract
-        first, *others = call.inputs
-        for i, other in enumerate(others):
-            apart, beyond, moved = (Edge(call.outputs[0].shape, call.outputs[0].dtype) for _ in range(3))
-            pair, name = [other, first] if larger else [first, other], f"{call.name}_{i}"
-            difference = Call(_L.Subtract(), f"{name}_apart", (pair,), {}, (apart,))
-            self._apply(difference, self._rounded, rules.PAIRWISE)
-            cut = Call(_L.ReLU(), f"{name}_beyond", (apart,), {}, (beyond,))
-            self._apply(cut, self._raw, rules.ACTIVATION)
-            last = i == len(others) - 1
-            whole = Call(
-                move(),
-                call.name if last else name,
-                ([first, beyond],),
-                {},
-                call.outputs if last else (moved,),
-            )
-            self._apply(whole, self._rounded, rules.PAIRWISE)
-            first = moved
+            for part, kind in by_difference(call):
+                self._apply(part, self._raw if kind == rules.ACTIVATION else self._rounded, kind)
 
     def _apply_activation(self, call: Call) -> None:
         activation = rules.activation_of(call.op)
@@ -285,6 +277,17 @@ class _Builder:
         if kept.members is not None:
             wrapper.members.assign(kept.members)
         return wrapper
+
+    def _rounded_inside(self, call: Call) -> Call:
+        """The call, of a layer that rounds inside, which knows in which of its places it is."""
+        calls = [other for other in self.plan.wiring.calls if other.op is call.op]
+        if id(call.op) not in self.made:
+            kind = next(kind for types, kind in _INSIDE if isinstance(call.op, types))
+            ranges, delay, name = self.settings.ranges, self.settings.delay, self._name(call)
+            made = kind(call.op, places=len(calls), ranges=ranges, delay=delay, name=name)
+            self.made[id(call.op)] = made
+        kwargs = {**call.kwargs, "place": calls.index(call)}
+        return Call(self.made[id(call.op)], call.name, call.args, kwargs, call.outputs)
 
     def _named(self, call: Call) -> Any:
         """The operation itself, under a name that nothing else has; a function has no name."""

@@ -11,6 +11,7 @@ from tfbig.compression import integer_rules as rules
 from tfbig.compression.attention import attention_calls, why_not_integer
 from tfbig.compression.fresh import adopt, again, linear
 from tfbig.compression.wiring import Call, Edge, Wiring
+from tfbig.layers.attending import Remasked
 from tfbig.layers.kernels import channel_axes, kernel_of
 
 _L = keras.layers
@@ -22,7 +23,7 @@ _FOLDABLE = (_L.Dense, *_CONVOLUTIONS)
 # Kinds of operations that compute on values rounded to a range.
 _ROUNDS_INPUTS = (
     *(rules.KERNEL, rules.SEPARABLE, rules.ATTENTION, rules.AFFINE),
-    *(rules.ACTIVATION, rules.OWN, rules.SAME),
+    *(rules.ACTIVATION, rules.OWN, rules.SAME, rules.INSIDE),
 )
 # The weights of a batch normalization.
 _FACTORS = ("gamma", "beta")
@@ -85,8 +86,13 @@ def kind_of_call(call: Call, chosen: Callable[[Any], bool]) -> tuple[str, str]:
         return rules.FLOAT, "not among the layers asked for"
     if kind in _ROUNDS_INPUTS and not isinstance(call.op, _L.Embedding) and _reads_whole_numbers(call):
         return rules.FLOAT, "it reads whole numbers, which have no range to round to"
-    if kind in (rules.OWN, rules.ACTIVATION) and any(edge.masked for edge in call.inputs):
+    masked = any(edge.masked for edge in call.inputs)
+    if masked and isinstance(call.op, _L.Softmax):
         return rules.FLOAT, "it reads the mask of an Embedding or Masking layer"
+    if masked and isinstance(call.op, rules.AVERAGES):
+        return rules.INSIDE, ""
+    if isinstance(call.op, _L.GroupNormalization) and None in call.inputs[0].shape[1:-1]:
+        return rules.FLOAT, "how many values it takes together is open"
     if kind == rules.AFFINE and rules.carries_units(call.op):
         return rules.FLOAT, "one 8-bit scale cannot carry columns of different units"
     if kind == rules.AFFINE:
@@ -260,12 +266,23 @@ def _as_convolution(plan: Plan, call: Call) -> list[Call]:
         inner = (1,) * (4 - len(shape)) + tuple(-1 if size is None else size for size in shape[1:])
         outer = tuple(-1 if size is None else size for size in shape[1:])
         four = (shape[0], *(None if size == -1 else size for size in inner))
-        pixel, result = Edge(four, dtype), Edge(four, dtype)
+        bare, pixel, result, steps = (
+            Edge(shape, dtype),
+            Edge(four, dtype),
+            Edge(four, dtype),
+            Edge(shape, dtype),
+        )
         parts = [
             (Call(_L.Reshape(inner), f"{call.name}_pixel", call.args, {}, (pixel,)), rules.KEEP),
             (Call(layer, f"{call.name}_kernel", (pixel,), {}, (result,)), rules.KERNEL),
             (Call(_L.Reshape(outer), call.name, (result,), {}, call.outputs), rules.KEEP),
         ]
+        if call.outputs[0].masked:  # which reshaping loses
+            parts[0][0].args = (bare,)
+            parts[2][0].name, parts[2][0].outputs = f"{call.name}_steps", (steps,)
+            before = Call(Remasked(), f"{call.name}_unmasked", (list(call.args),), {}, (bare,))
+            after = Call(Remasked(), call.name, ([steps, *call.args],), {}, call.outputs)
+            parts = [(before, rules.KEEP), *parts, (after, rules.KEEP)]
     plan.kinds.update(parts)
     for part, _ in parts:
         part.source = call.source

@@ -10,6 +10,8 @@ import numpy as np
 
 from tfbig.backend import keras
 from tfbig.layers.kernels import KERNEL_LAYERS, factor_and_offset
+from tfbig.layers.norms import NORMS, has_integer_form
+from tfbig.models.step_layers import AverageOfSteps, Positions
 
 _L = keras.layers
 
@@ -35,6 +37,10 @@ TRAINING = "training"
 SEPARABLE = "separable"
 # Kernels, products and a softmax.
 ATTENTION = "attention"
+# Several operations in one layer, each with a range of its own.
+INSIDE = "inside"
+# Gives some scores a fixed value, in the range of all.
+HIDE = "hide"
 FLOAT = "float"
 
 _KINDS: tuple[tuple[str, tuple[type, ...]], ...] = (
@@ -43,7 +49,8 @@ _KINDS: tuple[tuple[str, tuple[type, ...]], ...] = (
     (ATTENTION, (_L.MultiHeadAttention,)),
     (AFFINE, (_L.BatchNormalization, _L.Normalization, _L.Rescaling)),
     (ACTIVATION, (_L.Activation, _L.ReLU, _L.LeakyReLU, _L.PReLU, _L.Softmax)),
-    (OWN, (_L.GlobalAveragePooling1D, _L.GlobalAveragePooling2D)),
+    (OWN, (_L.GlobalAveragePooling1D, _L.GlobalAveragePooling2D, AverageOfSteps)),
+    (INSIDE, (*NORMS, Positions)),
     (PAIRWISE, (_L.Add, _L.Multiply, _L.Subtract)),
     (JOIN, (_L.Concatenate, _L.Maximum, _L.Minimum)),
     (SAME, (_L.AveragePooling1D, _L.AveragePooling2D)),
@@ -76,11 +83,8 @@ _REASONS: tuple[tuple[tuple[type, ...], str], ...] = (
         (_L.LSTM, _L.GRU, _L.SimpleRNN, _L.RNN, _L.Bidirectional, _L.ConvLSTM1D, _L.ConvLSTM2D),
         "the state of a recurrent layer gathers rounding errors, and the converter leaves its loop in float",
     ),
-    (
-        (_L.LayerNormalization, _L.RMSNormalization, _L.GroupNormalization, _L.UnitNormalization),
-        "LiteRT has no integer kernel for its variance",
-    ),
     ((_L.Conv3D, _L.Conv3DTranspose), "LiteRT has no integer kernel for convolution in three dimensions"),
+    ((_L.Masking,), "rounding could make padding of a step that is none"),
     ((_L.TimeDistributed,), "wrappers are not looked into; Dense works on every step by itself"),
 )
 # Those that LiteRT computes in integers, by the names of `keras.activations`.
@@ -88,6 +92,8 @@ _INTEGER_ACTIVATIONS = (
     *("linear", "relu", "relu6", "sigmoid", "softmax", "tanh"),
     *("silu", "gelu", "leaky_relu", "hard_silu", "exponential"),
 )
+# These read the mask of their steps.
+AVERAGES = (_L.GlobalAveragePooling1D, AverageOfSteps)
 # Columns of different units need a scale each; images have up to 4 channels of one unit (as in `export`).
 MOST_CHANNELS_OF_ONE_UNIT = 4
 
@@ -104,6 +110,8 @@ def kind_of(op: Any) -> tuple[str, str]:
         return FLOAT, "LiteRT takes channels last only"
     if type(op) in (_L.UpSampling2D, _L.Resizing):
         return _resizing(op)
+    if isinstance(op, NORMS) and not has_integer_form(op):
+        return FLOAT, "its form in integers is known for statistics along the last axis"
     if kind == ACTIVATION and activation_of(op) is None:
         return FLOAT, "LiteRT has no integer kernel for this activation"
     if kind is not None:

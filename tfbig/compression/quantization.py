@@ -19,8 +19,10 @@ from tfbig.compression.kept import PRESERVE
 from tfbig.compression.targets import LayerChoice, check_finite, find_targets
 from tfbig.compression.wiring import read_wiring
 from tfbig.errors import InvalidModel, unknown_choice
+from tfbig.layers.attending import HiddenScores, Remasked
 from tfbig.layers.kernels import QuantizedLayer
 from tfbig.layers.ranges import RANGES, FakeQuant
+from tfbig.layers.rounding import RoundedInside
 from tfbig.options import checked, positive_int
 from tfbig.records import Record
 from tfbig.training import checks
@@ -111,7 +113,7 @@ def quantize_aware(
     Zeros and shared values from `prune` and `cluster` stay, also in the file. Where a batch normalization with
     negative factors is folded in, such a channel holds its shared values mirrored.
 
-    Recurrent layers, layer normalization, convolutions in three dimensions and custom layers stay in float, and
+    Recurrent layers, convolutions in three dimensions and custom layers stay in float, and
     `tfbig.quantization(model)` lists them. Their zeros and shared values stay through this training, those of rounded
     kernels through any later one too.
 
@@ -201,7 +203,7 @@ def quantization(model: Any) -> QuantizationReport:
     layers = _by_path(model)
     watchers = {path: layer for path, layer in layers.items() if isinstance(layer, FakeQuant)}
     ranges = {path: _range_of(layer) for path, layer in watchers.items()}
-    own = (FakeQuant, QuantizedLayer)
+    own = (FakeQuant, QuantizedLayer, RoundedInside, HiddenScores, Remasked)
     calls = [call for call in read_wiring(model).calls if not isinstance(call.op, own)]
     in_float = {}
     for call in calls:
@@ -321,6 +323,8 @@ def _by_path(model: Any, prefix: str = "") -> dict[str, Any]:
     for layer in model.layers:
         nested = graph_of(layer) is not None
         found.update(_by_path(layer, f"{prefix}{layer.name}/") if nested else {prefix + layer.name: layer})
+        if isinstance(layer, RoundedInside):
+            found.update((f"{prefix}{layer.name}/{part}", inner) for part, inner in layer.inner.items())
     return found
 
 
