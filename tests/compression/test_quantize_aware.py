@@ -452,3 +452,38 @@ def test_an_operand_may_stand_twice_in_a_maximum(tmp_path):
     lite = tfbig.export(rounded, tmp_path / "model.tflite", quantize="int8", calibration=rows)
     assert lite.report.float_ops == ()
     assert lite.report.proof.mean_error <= 0.01
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"ranges": "learned"}, {"delay": 6}, {"precision": "mixed_bfloat16"}]
+)
+def test_a_transformer_of_padded_sequences_is_all_integers_and_no_worse(options, tmp_path):
+    generator = np.random.default_rng(0)
+    x = generator.integers(1, 12, (600, 10))
+    x[np.arange(10) >= generator.integers(3, 11, 600)[:, None]] = 0  # padding at the end
+    y = ((x == 3).sum(1) > (x == 5).sum(1)).astype(int)
+    sizes = {"depth": 1, "width": 16, "heads": 2, "vocabulary": 12, "padding": 0}
+    model = tfbig.models.transformer((10,), 2, **sizes)
+    tfbig.fit(model, x[:500], y[:500], epochs=12, learning_rate=0.01, seed=0, verbose=0)
+    rounded = tfbig.quantize_aware(model, x[:500], y[:500], **{**OPTIONS, **options})
+    lite = tfbig.export(rounded, tmp_path / "model.tflite", quantize="int8")
+    assert lite.report.float_ops == ()
+    assert tfbig.quantization(rounded).in_float == {}
+    held_out = [tfbig.evaluate(m, x[500:], y[500:])["accuracy"] for m in (model, rounded, lite)]
+    assert held_out[0] > 0.9
+    assert min(held_out[1:]) >= held_out[0] - 0.03  # of 100 rows
+    assert agreement(rounded, lite, x) >= 0.99
+
+
+def test_dense_layers_on_open_steps_are_integers_too(tmp_path):
+    tokens = keras.Input((None,), dtype="int32")
+    x = L.Dense(8, activation="relu")(L.Embedding(12, 8)(tokens))
+    model = keras.Model(tokens, L.Dense(3, name="logits")(L.GlobalAveragePooling1D()(L.Dense(8)(x))))
+    rows = np.random.default_rng(0).integers(0, 12, (64, 7))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    rounded = tfbig.quantize_aware(model, rows, np.arange(64) % 3, loss=loss, **OPTIONS)
+    lite = tfbig.export(rounded, tmp_path / "model.tflite", quantize="int8")
+    assert lite.report.float_ops == ()
+    for steps in (7, 3):
+        got, want = lite.predict(rows[:, :steps]), np.asarray(rounded(rows[:, :steps]))
+        assert np.abs(got - want).mean() <= 0.01 * np.ptp(want)

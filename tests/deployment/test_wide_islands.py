@@ -24,3 +24,22 @@ def test_what_the_converter_takes_in_8_bits_only_stays_in_float_in_trained_16_bi
     assert lite.report.proof.mean_error <= 1e-3
     assert not any("call" in vars(layer) for layer in rounded.layers)
     assert np.array_equal(rounded(rows), before)
+
+
+def test_a_transformer_block_has_a_file_of_trained_16_bits(tmp_path):
+    tokens = keras.Input((6,), dtype="int32")
+    x = L.Embedding(20, 8, mask_zero=True)(tokens)
+    y = L.LayerNormalization()(x)
+    # Sums of an embedding's rows, which have 8 bits by themselves, and of what attention gives: its last dense layer
+    # computes on other axes than the rest.
+    x = L.Add()([x, L.MultiHeadAttention(2, 4)(y, y)])
+    x = L.Add()([x, L.Dense(8)(L.Dense(16, activation="relu")(x))])
+    model = keras.Model(tokens, L.Dense(3)(L.Flatten()(x)))
+    rows = np.random.default_rng(0).integers(0, 20, (64, 6))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    options = {"activation_bits": 16, "loss": loss, "epochs": 1, "verbose": 0}
+    rounded = tfbig.quantize_aware(model, rows, np.arange(64) % 3, **options)
+    lite = tfbig.export(rounded, tmp_path / "m.tflite", quantize="int16x8")
+    assert {"FULLY_CONNECTED", "CONV_2D", "BATCH_MATMUL"}.isdisjoint(lite.report.float_ops)
+    assert {"ADD int16", "BATCH_MATMUL int16", "CONV_2D int16"} <= set(lite.ops)
+    assert lite.report.proof.mean_error <= 1e-3

@@ -66,7 +66,7 @@ def attention_calls(call: Call, made: dict[str, Any]) -> list[tuple[Call, str]]:
         if source.masked:  # reshaping would warn that it loses the mask, which the scores have by then
             flat = add(Remasked(), f"{part}_unmasked", ([flat],), flat.shape, rules.KEEP)
         split = (batch, steps, heads, size)
-        parted = add(_L.Reshape((-1, heads, size)), f"{part}_heads", (flat,), split, rules.KEEP)
+        parted = add(_L.Reshape((steps or -1, heads, size)), f"{part}_heads", (flat,), split, rules.KEEP)
         turned = (batch, *(split[axis] for axis in order))
         return add(_L.Permute(order), f"{part}_turned", (parted,), turned, rules.KEEP)
 
@@ -85,12 +85,12 @@ def attention_calls(call: Call, made: dict[str, Any]) -> list[tuple[Call, str]]:
     batch, _, steps, _ = square
     turned = add(_L.Permute((2, 1, 3)), "back", (context,), (batch, steps, heads, value_dim), rules.KEEP)
     joined = (batch, steps, heads * value_dim)
-    flat = add(_L.Reshape((-1, heads * value_dim)), "joined", (turned,), joined, rules.KEEP)
+    flat = add(_L.Reshape((steps or -1, heads * value_dim)), "joined", (turned,), joined, rules.KEEP)
     result = add(made["output"], "output", (flat,), (batch, steps, made["output"].units), rules.KERNEL)
     features = call.outputs[0].shape[2:]
     if len(features) > 1:
         shape = (batch, steps, *features)
-        result = add(_L.Reshape((-1, *features)), "parted", (result,), shape, rules.KEEP)
+        result = add(_L.Reshape((steps or -1, *features)), "parted", (result,), shape, rules.KEEP)
     if call.outputs[0].masked:
         add(Remasked(), "masked", ([result, query],), call.outputs[0].shape, rules.KEEP)
     last, _ = calls[-1]  # what is last gives what the attention gave, by its name

@@ -126,7 +126,8 @@ class _Builder:
             self._inherit(call)
         elif kind == rules.KERNEL:
             self._apply(call, self._rounded, kind, op=self._kernel_layer(call))
-            if isinstance(call.op, _L.Embedding):  # rows of a rounded table are rounded
+            if isinstance(call.op, _L.Embedding) and self.settings.activation_bits == 8:
+                # Rows of a rounded table are rounded.
                 flow = self.flows[call.outputs[0]]
                 flow.rounded = flow.tensor
         elif kind in self._applied_by:

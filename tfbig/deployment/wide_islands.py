@@ -9,17 +9,28 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tfbig.backend import keras
+from tfbig.backend import keras, tf
 from tfbig.backend.graph import graph_of, nodes_inside, operation_name
 from tfbig.deployment.integer_forms import calls
 from tfbig.deployment.integer_functions import with_own_scale
+from tfbig.layers.attending import Remasked
 from tfbig.layers.kernels import QuantizedLayer
 from tfbig.layers.ranges import FakeQuant
 
 _L = keras.layers
 # Found by converting each of Keras's layers and functions (benchmarks/integer_layers.py lists them).
 _TAKEN = (
-    *(QuantizedLayer, FakeQuant, _L.InputLayer, _L.Flatten, _L.Reshape, _L.Permute, _L.Identity, _L.Dropout),
+    *(
+        QuantizedLayer,
+        FakeQuant,
+        Remasked,
+        _L.InputLayer,
+        _L.Flatten,
+        _L.Reshape,
+        _L.Permute,
+        _L.Identity,
+        _L.Dropout,
+    ),
     *(_L.SpatialDropout1D, _L.SpatialDropout2D, _L.GaussianNoise, _L.GaussianDropout, _L.ReLU, _L.Softmax),
     *(_L.LeakyReLU, _L.ActivityRegularization, _L.Add, _L.Multiply, _L.Subtract, _L.ZeroPadding1D),
     *(_L.ZeroPadding2D, _L.Cropping1D, _L.Cropping2D, _L.MaxPooling1D, _L.MaxPooling2D, _L.AveragePooling1D),
@@ -31,6 +42,8 @@ _OPERATIONS = {
     *("Reshape", "Transpose", "Squeeze", "ExpandDims", "GetItem", "Matmul"),
     *("Relu", "Relu6", "Sigmoid", "Tanh", "Softmax"),
 }
+# What hands values on as they are.
+_PASSING = (FakeQuant, Remasked, _L.Identity, _L.Dropout)
 # Of two tensors; a number would have 8 bits beside one of 16.
 _OF_TWO = {"Add", "Multiply", "Subtract"}
 
@@ -46,7 +59,39 @@ def islands(model: Any) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for operation in apart.values():
             stack.enter_context(calls(operation, _island(operation.call)))
+        for operation in _dense_behind_reshaping(model):
+            stack.enter_context(calls(operation, _by_convolution(operation.layer), "computed"))
         yield
+
+
+def _dense_behind_reshaping(model: Any) -> list[Any]:
+    """Dense layers on steps that were another shape before, as in attention.
+
+    The converter lets these compute on two axes, so that a sum has terms of two and three axes; in 16 bits there is
+    no operator for that.
+    """
+    found, reshaped = {}, set()
+    for node in nodes_inside(model):
+        operation = node.operation
+        behind = any(id(x) in reshaped for x in node.inputs)
+        shapes = isinstance(operation, _L.Reshape) or operation_name(operation) == "Reshape"
+        if shapes or (behind and isinstance(operation, _PASSING)):
+            reshaped |= {id(x) for x in node.outputs}
+        dense = isinstance(operation, QuantizedLayer) and isinstance(operation.layer, _L.Dense)
+        if behind and dense and len(node.inputs[0].shape) == 3:
+            found[id(operation)] = operation
+    return list(found.values())
+
+
+def _by_convolution(layer: Any) -> Callable[..., Any]:
+    """What a dense layer computes, by a convolution, which keeps all axes."""
+
+    def computed(inputs: Any, kernel: Any) -> Any:
+        maps = tf.nn.conv2d(tf.expand_dims(inputs, 1), kernel[None, None], 1, "VALID")
+        moved = maps if layer.bias is None else maps + tf.convert_to_tensor(layer.bias)
+        return tf.squeeze(moved, [1])
+
+    return computed
 
 
 def _island(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -121,12 +121,12 @@ class QuantizedLayer(keras.layers.Layer):
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """What the layer inside gives with the rounded kernel, normalized if it is to be."""
         if self.normalization is None:
-            return self._computed(inputs, self.rounded_kernel())
+            return self.computed(inputs, self.rounded_kernel())
         if training and self.normalization.trainable:
-            plain = self._computed(inputs, self.rounded_kernel(folded=False))
+            plain = self.computed(inputs, self.rounded_kernel(folded=False))
             return self.normalization(plain, training=True, mask=mask)
         _, offset = factor_and_offset(self.normalization)
-        return self._computed(inputs, self.rounded_kernel()) + offset
+        return self.computed(inputs, self.rounded_kernel()) + offset
 
     def rounded_kernel(self, folded: bool = True) -> Any:
         """Returns the kernel as the file will hold it, in float32; without the normalization if not `folded`."""
@@ -197,12 +197,17 @@ class QuantizedLayer(keras.layers.Layer):
         # A factor per channel asks for scales per channel, which only these let one choose.
         return not self._axes or (shared and (not self.folded or isinstance(self.layer, _RANGE_IS_KEPT)))
 
-    def _computed(self, inputs: Any, kernel: Any) -> Any:
-        """What the layer inside gives with this kernel in place of its own."""
+    def computed(self, inputs: Any, kernel: Any) -> Any:
+        """Returns what the layer inside gives with this kernel in place of its own."""
         own = kernel_of(self.layer)
         values = [(v, kernel if v is own else tf.convert_to_tensor(v)) for v in self.layer.variables]
+        open_steps = isinstance(self.layer, _L.Dense) and None in inputs.shape[1:-1]
         with keras.StatelessScope(values):
-            return self.layer(inputs)
+            if not open_steps:
+                return self.layer(inputs)
+            # As rows: among open steps LiteRT would add the bias by itself, to sums that have no range.
+            rows = self.layer(tf.reshape(inputs, [-1, inputs.shape[-1]]))
+            return tf.reshape(rows, [*keras.ops.shape(inputs)[:-1], rows.shape[-1]])
 
     def _factor(self) -> Any:
         """What each channel of the kernel is multiplied by in the file."""
