@@ -4,6 +4,7 @@ import pytest
 
 import tfbig
 from tfbig.backend.internals import every_layer
+from tfbig.layers.functions import FORMS
 from tfbig.layers.kernels import QuantizedLayer
 from tfbig.models.step_layers import AverageOfSteps, Positions
 
@@ -97,6 +98,22 @@ def normalized_groups(x):
     return L.Flatten()(L.LayerNormalization(axis=(1, 2, 3))(x))
 
 
+def functions(x):
+    applied = [L.Dense(4, activation=name)(x) for name in FORMS]
+    return L.Concatenate()(
+        [*applied, L.ELU(0.5)(L.Dense(4)(x)), L.Dense(4, activation="softplus")(applied[0])]
+    )
+
+
+def operations(x):
+    x = L.TimeDistributed(L.Dense(6, activation="relu"))(x)
+    y = keras.ops.square(x) - keras.ops.mean(x, axis=1, keepdims=True)
+    z = keras.ops.exp(-x / 4) + keras.ops.max(keras.ops.abs(y), axis=-1, keepdims=True)
+    return keras.ops.sum(L.Average()([x, y, z]), axis=1) + L.Flatten()(
+        keras.ops.einsum("bij,bik->bjk", x, y)[:, 0]
+    )
+
+
 def nested(x):
     # Frozen: called on two kinds of rows, it has no statistics of its own for either.
     norm = L.BatchNormalization(trainable=False)
@@ -131,6 +148,8 @@ ARCHITECTURES = {
     "nested": (nested, (6,), {}, ()),
     "attention": (attention, (5, 6), {}, ()),
     "padded tokens": (padded_tokens, (7,), {}, ()),
+    "functions": (functions, (6,), {}, ()),
+    "operations": (operations, (5, 6), {}, ()),
     "causal": (causal, (5, 6), {}, ()),
     "normalized groups": (normalized_groups, (8, 8, 2), {}, ()),
     "recurrent": (

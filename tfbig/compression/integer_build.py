@@ -12,6 +12,7 @@ from tfbig.compression.integer_plan import Plan
 from tfbig.compression.joins import by_difference, in_pairs
 from tfbig.compression.kept import kept_of
 from tfbig.compression.wiring import Call, Edge, Names
+from tfbig.layers.functions import QuantizedFunction
 from tfbig.layers.kernels import KERNEL_LAYERS, QuantizedLayer, kernel_of
 from tfbig.layers.norms import NORMS, QuantizedNormalization
 from tfbig.layers.ranges import FakeQuant
@@ -33,6 +34,7 @@ _INSIDE: tuple[tuple[tuple[type, ...], type[RoundedInside]], ...] = (
     (NORMS, QuantizedNormalization),
     ((Positions,), QuantizedPositions),
     (rules.AVERAGES, QuantizedAverage),
+    ((_L.Activation, _L.ELU), QuantizedFunction),
 )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tfbig.backend import keras
+from tfbig.backend.graph import operation_name
 from tfbig.compression import integer_rules as rules
 from tfbig.compression.attention import attention_calls, why_not_integer
 from tfbig.compression.fresh import adopt, again, linear
@@ -87,10 +88,12 @@ def kind_of_call(call: Call, chosen: Callable[[Any], bool]) -> tuple[str, str]:
     if kind in _ROUNDS_INPUTS and not isinstance(call.op, _L.Embedding) and _reads_whole_numbers(call):
         return rules.FLOAT, "it reads whole numbers, which have no range to round to"
     masked = any(edge.masked for edge in call.inputs)
-    if masked and isinstance(call.op, _L.Softmax):
-        return rules.FLOAT, "it reads the mask of an Embedding or Masking layer"
+    if masked and isinstance(call.op, _L.Softmax | _L.Average):
+        return rules.FLOAT, "it reads the mask of an Embedding or Masking layer, or passes it on"
     if masked and isinstance(call.op, rules.AVERAGES):
         return rules.INSIDE, ""
+    if operation_name(call.op) in ("Divide", "TrueDivide") and not isinstance(call.args[-1], int | float):
+        return rules.FLOAT, "what it divides by may round to 0"
     if isinstance(call.op, _L.GroupNormalization) and None in call.inputs[0].shape[1:-1]:
         return rules.FLOAT, "how many values it takes together is open"
     if kind == rules.AFFINE and rules.carries_units(call.op):
@@ -135,13 +138,15 @@ class _Copies:
             first = Call(depthwise, f"{call.name}_depthwise", call.args, {}, (between,))
             return [(first, rules.KERNEL), *self._with_activation(call, pointwise, (between,))]
         if kind == rules.KERNEL:
-            return self._with_activation(call, self._once(call.op, lambda: linear(call.op)), call.args)
+            layer = rules.without_wrapper(call.op)
+            return self._with_activation(call, self._once(call.op, lambda: linear(layer)), call.args)
         op = self._once(call.op, lambda: again(call.op))
         return [(Call(op, call.name, call.args, call.kwargs, call.outputs), kind)]
 
     def _with_activation(self, call: Call, layer: Any, args: tuple[Any, ...]) -> list[tuple[Call, str]]:
-        function = getattr(call.op, "activation", None) or keras.activations.linear
-        regularizer = getattr(call.op, "activity_regularizer", None)
+        own = rules.without_wrapper(call.op)
+        function = getattr(own, "activation", None) or keras.activations.linear
+        regularizer = getattr(own, "activity_regularizer", None)
         if function is keras.activations.linear and regularizer is None:
             return [(Call(layer, call.name, args, {}, call.outputs), rules.KERNEL)]
         activation = keras.layers.Activation(function, activity_regularizer=regularizer)

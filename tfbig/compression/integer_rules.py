@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfbig.backend import keras
+from tfbig.layers.functions import FORMS
 from tfbig.layers.kernels import KERNEL_LAYERS, factor_and_offset
 from tfbig.layers.norms import NORMS, has_integer_form
 from tfbig.models.step_layers import AverageOfSteps, Positions
@@ -48,10 +49,10 @@ _KINDS: tuple[tuple[str, tuple[type, ...]], ...] = (
     (SEPARABLE, (_L.SeparableConv1D, _L.SeparableConv2D)),
     (ATTENTION, (_L.MultiHeadAttention,)),
     (AFFINE, (_L.BatchNormalization, _L.Normalization, _L.Rescaling)),
-    (ACTIVATION, (_L.Activation, _L.ReLU, _L.LeakyReLU, _L.PReLU, _L.Softmax)),
+    (ACTIVATION, (_L.Activation, _L.ELU, _L.ReLU, _L.LeakyReLU, _L.PReLU, _L.Softmax)),
     (OWN, (_L.GlobalAveragePooling1D, _L.GlobalAveragePooling2D, AverageOfSteps)),
     (INSIDE, (*NORMS, Positions)),
-    (PAIRWISE, (_L.Add, _L.Multiply, _L.Subtract)),
+    (PAIRWISE, (_L.Add, _L.Multiply, _L.Subtract, _L.Average)),
     (JOIN, (_L.Concatenate, _L.Maximum, _L.Minimum)),
     (SAME, (_L.AveragePooling1D, _L.AveragePooling2D)),
     (
@@ -72,11 +73,12 @@ _KINDS: tuple[tuple[str, tuple[type, ...]], ...] = (
 )
 # Operations of `keras.ops` have no public types; they are known by their class's name.
 _OPERATIONS = {
-    **dict.fromkeys(("Add", "Multiply", "Subtract"), PAIRWISE),
+    **dict.fromkeys(("Add", "Multiply", "Subtract", "Negative", "Square"), PAIRWISE),
     **dict.fromkeys(("Relu", "Relu6", "Sigmoid", "Tanh", "Softmax", "Silu", "Gelu"), ACTIVATION),
     **dict.fromkeys(("Reshape", "Transpose", "GetItem", "Squeeze", "ExpandDims"), KEEP),
     **dict.fromkeys(("Concatenate", "Maximum", "Minimum"), JOIN),
-    "Matmul": OWN,
+    **dict.fromkeys(("Matmul", "Einsum", "Mean", "Sum", "Absolute", "Exp", "TrueDivide", "Divide"), OWN),
+    **dict.fromkeys(("Max", "Min"), KEEP),
 }
 _REASONS: tuple[tuple[tuple[type, ...], str], ...] = (
     (
@@ -85,7 +87,7 @@ _REASONS: tuple[tuple[tuple[type, ...], str], ...] = (
     ),
     ((_L.Conv3D, _L.Conv3DTranspose), "LiteRT has no integer kernel for convolution in three dimensions"),
     ((_L.Masking,), "rounding could make padding of a step that is none"),
-    ((_L.TimeDistributed,), "wrappers are not looked into; Dense works on every step by itself"),
+    ((_L.TimeDistributed,), "wrappers of other layers than Dense are not looked into"),
 )
 # Those that LiteRT computes in integers, by the names of `keras.activations`.
 _INTEGER_ACTIVATIONS = (
@@ -103,6 +105,7 @@ def kind_of(op: Any) -> tuple[str, str]:
 
     Types are compared exactly: a subclass may compute something else.
     """
+    op = without_wrapper(op)
     kind = next((kind for kind, types in _KINDS if type(op) in types), None)
     if not isinstance(op, _L.Layer):
         kind = _OPERATIONS.get(type(op).__name__)
@@ -112,12 +115,20 @@ def kind_of(op: Any) -> tuple[str, str]:
         return _resizing(op)
     if isinstance(op, NORMS) and not has_integer_form(op):
         return FLOAT, "its form in integers is known for statistics along the last axis"
+    if kind == ACTIVATION and has_form(op):
+        return INSIDE, ""
     if kind == ACTIVATION and activation_of(op) is None:
         return FLOAT, "LiteRT has no integer kernel for this activation"
     if kind is not None:
         return kind, ""
     reasons = [reason for types, reason in _REASONS if isinstance(op, types)]
     return FLOAT, (reasons or [f"how {type(op).__name__} computes in integers is not known"])[0]
+
+
+def without_wrapper(op: Any) -> Any:
+    """Returns the dense layer inside a `TimeDistributed`, which computes on steps by itself; others as they are."""
+    wraps = type(op) is _L.TimeDistributed and type(op.layer) is _L.Dense
+    return op.layer if wraps else op
 
 
 def activation_of(op: Any) -> str | None:
@@ -135,6 +146,13 @@ def activation_of(op: Any) -> str | None:
     name = "linear" if function is None else getattr(function, "__name__", "")
     known = getattr(keras.activations, name, None) is function or function is None
     return name if known and name in _INTEGER_ACTIVATIONS else None
+
+
+def has_form(op: Any) -> bool:
+    """Whether what an activation layer applies takes several integer operations, in a form that is known."""
+    function = getattr(op, "activation", None)
+    name = getattr(function, "__name__", "")
+    return type(op) is _L.ELU or (name in FORMS and getattr(keras.activations, name) is function)
 
 
 def affine_of(op: Any, channels: int, rank: int) -> tuple[np.ndarray, np.ndarray] | None:

@@ -12,10 +12,18 @@ _L = keras.layers
 def in_pairs(call: Call) -> list[Call]:
     """Returns sums or products of two each, in the order of the operands; the last gives what the call gave.
 
+    An average is a sum times a number, a negative -1 times the value, a square a product.
+
     Args:
         call: Of a layer such as `Add`, or of an operation on two values, which stays as it is.
     """
-    first, *others = call.inputs
+    kind, (first, *others) = type(call.op).__name__, call.inputs
+    if kind == "Average":
+        total = _like(call)
+        added = Call(_L.Add(), f"{call.name}_sum", call.args, {}, (total,))
+        return [*in_pairs(added), _times(call, total, 1 / len(call.inputs))]
+    if kind in ("Negative", "Square"):
+        return [_times(call, first, -1.0 if kind == "Negative" else first)]
     if len(others) < 2:
         return [call]
     parts = []
@@ -51,6 +59,10 @@ def by_difference(call: Call) -> list[tuple[Call, str]]:
         ]
         first = moved
     return parts
+
+
+def _times(call: Call, value: Edge, factor: Any) -> Call:
+    return Call(keras.ops.multiply, call.name, (value, factor), {}, call.outputs)
 
 
 def _like(call: Call) -> Edge:

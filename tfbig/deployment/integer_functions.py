@@ -1,8 +1,7 @@
-"""Functions in the forms that integer files can compute: each intermediate value has a range that its levels fill.
+"""Keras's functions in the forms that integer files can compute.
 
-The converter gives the operands of a minimum, a maximum and a selection the scale of the result, which clips an operand
-that is read elsewhere; exp(x) of a large x takes all levels for itself; SUM keeps, in 16 bits, the scale of its terms;
-and LiteRT has no integer SQUARE, NEG or ELU that the converter uses, and no 16-bit SQUARED_DIFFERENCE.
+For activations see `tfbig.layers.functions`. Besides, SUM keeps, in 16 bits, the scale of its terms, and LiteRT has no
+16-bit SQUARED_DIFFERENCE.
 """
 
 import math
@@ -15,12 +14,13 @@ from tfbig.backend import keras, tf
 from tfbig.backend.graph import nodes_inside, operation_name
 from tfbig.backend.internals import every_layer
 from tfbig.backend.keras_functions import keras_function
+from tfbig.layers.functions import FORMS
 
 _L = keras.layers
 # The float32 before 1: a factor that the converter does not take for none, and whose product has a scale of its own.
 _NEARLY_ONE = 1 - 2**-24
-# Klambauer et al. 2017, https://arxiv.org/abs/1706.02515, equation 14.
-_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+# What training through rounding has the same form for.
+_SHARED = (*("elu", "selu", "celu", "softplus", "log_sigmoid", "squareplus", "soft_shrink", "sparse_plus"),)
 # Which of Keras's layers and operations come to a function below.
 _LAYERS = (_L.ELU, _L.UnitNormalization, _L.RMSNormalization, _L.AdditiveAttention, _L.Lambda)
 _OPERATIONS = {
@@ -53,14 +53,7 @@ def integer_functions(wide: bool) -> dict[str, Callable[..., Any]]:
         wide: Whether activations have 16 bits.
     """
     functions: dict[str, Callable[..., Any]] = {
-        "elu": _elu,
-        "selu": _selu,
-        "celu": _celu,
-        "softplus": _softplus,
-        "log_sigmoid": _log_sigmoid,
-        "squareplus": _squareplus,
-        "soft_shrink": _soft_shrink,
-        "sparse_plus": _sparse_plus,
+        **{name: FORMS[name] for name in _SHARED},
         "square": _square,
         "negative": _negative,
         "logsumexp": _logsumexp,
@@ -88,51 +81,6 @@ def _may_call(layer: Any) -> bool:
 def with_own_scale(x: Any) -> Any:
     """Returns floats such that the converter gives them a scale of their own; anything else as it is."""
     return x * _NEARLY_ONE if tf.is_tensor(x) and x.dtype.is_floating else x
-
-
-def _below(x: Any) -> Any:
-    """How far x is below 0; not by NEG."""
-    return tf.nn.relu(x * -1.0)
-
-
-def _elu(x: Any, alpha: float = 1.0) -> Any:
-    x = tf.convert_to_tensor(x)
-    return tf.nn.relu(x) + alpha * (tf.exp(_below(x) * -1.0) - 1.0)
-
-
-def _selu(x: Any) -> Any:
-    return _elu(x, _SELU_ALPHA) * _SELU_SCALE
-
-
-def _celu(x: Any, alpha: float = 1.0) -> Any:
-    x = tf.convert_to_tensor(x)
-    return tf.nn.relu(x) + alpha * (tf.exp(_below(x) * (-1.0 / alpha)) - 1.0)
-
-
-def _softplus(x: Any) -> Any:
-    x = tf.convert_to_tensor(x)
-    return tf.nn.relu(x) + tf.math.log(tf.exp(tf.abs(x) * -1.0) + 1.0)
-
-
-def _log_sigmoid(x: Any) -> Any:
-    return _softplus(x * -1.0) * -1.0
-
-
-def _squareplus(x: Any, b: float = 4) -> Any:
-    x = tf.convert_to_tensor(x)
-    return (x + tf.sqrt(x * x + b)) / 2
-
-
-def _soft_shrink(x: Any, threshold: float = 0.5) -> Any:
-    x = tf.convert_to_tensor(x)
-    return tf.nn.relu(x - threshold) - tf.nn.relu(x * -1.0 - threshold)
-
-
-def _sparse_plus(x: Any) -> Any:
-    x = tf.convert_to_tensor(x)
-    above = tf.nn.relu(x - 1)
-    between = tf.nn.relu(x + 1) - above  # x, kept within -1 and 1, plus 1
-    return above + between * between / 4
 
 
 def _negative(x: Any) -> Any:

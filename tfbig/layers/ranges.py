@@ -10,7 +10,7 @@ _DECAY = 0.99
 # Learned ranges start from the mean over so many batches.
 _FIRST_BATCHES = 20
 # Functions of known range; LiteRT fixes the scale of their results, 1/256 of the width, whatever the model says.
-_KNOWN_RANGES = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0)}
+KNOWN_RANGES = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0)}
 
 
 @keras.saving.register_keras_serializable(package="tfbig")
@@ -43,7 +43,7 @@ class FakeQuant(keras.layers.Layer):
         super().__init__(**{"dtype": "float32", **options})
         self.bits, self.ranges, self.delay = bits, ranges, delay
         self.activation = None if activation is None else keras.activations.get(activation)
-        self.known_range = _KNOWN_RANGES.get(activation) if activation else None
+        self.known_range = KNOWN_RANGES.get(activation) if activation else None
         self.supports_masking = True
 
     def build(self, input_shape: Any) -> None:

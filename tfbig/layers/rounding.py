@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tfbig.backend import keras, tf
-from tfbig.layers.ranges import FakeQuant
+from tfbig.layers.ranges import KNOWN_RANGES, FakeQuant
 
 # Gives a value rounded to the range that has this name.
 Rounding = Callable[[str, Any], Any]
@@ -58,7 +58,10 @@ class RoundedInside(keras.layers.Layer):
         self.supports_masking = layer.supports_masking
 
     def parts(self) -> tuple[str, ...]:
-        """Names of the intermediate values; the layer inside is built."""
+        """Names of the intermediate values; one that is named for a function of known range has that.
+
+        The layer inside is built when this is asked.
+        """
         raise NotImplementedError
 
     def build(self, input_shape: Any) -> None:
@@ -67,8 +70,10 @@ class RoundedInside(keras.layers.Layer):
             self.layer.build(input_shape)
         for place in range(self.places):
             for part in self.parts():
-                name = _in_place(part, place)
-                self.inner[name] = FakeQuant(ranges=self.ranges, delay=self.delay, name=name)
+                name, known = _in_place(part, place), part if part in KNOWN_RANGES else None
+                self.inner[name] = FakeQuant(
+                    ranges=self.ranges, delay=self.delay, activation=known, name=name
+                )
                 self.inner[name].build(())
 
     def rounding(self, training: bool, place: int) -> Rounding:
