@@ -22,6 +22,7 @@ WAYS = {
     "soft_shrink": [L.Activation("soft_shrink"), ops.soft_shrink],
     "sparse_plus": [L.Activation("sparse_plus"), ops.sparse_plus],
     "moments": [lambda x: ops.moments(x, -1)],
+    "add": [lambda x: ops.add(x, x), lambda x: L.Add()([x, x]), L.Dense(2)],
     "sum": [ops.sum, lambda x: L.AdditiveAttention()([x[None], x[None]])],
     "square": [ops.square, L.RMSNormalization()],
     "negative": [ops.negative],

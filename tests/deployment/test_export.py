@@ -489,3 +489,16 @@ def test_threads_may_export_one_model_at_once(tmp_path):
     assert files[1].path.read_bytes() == files[3].path.read_bytes()
     assert not any("call" in vars(layer) for layer in model.layers)
     assert np.array_equal(model(rows), before)
+
+
+@pytest.mark.parametrize("features", [5, 6])
+@pytest.mark.parametrize("mode", [None, "int8"])
+def test_a_term_with_one_value_a_step_is_added_to_every_feature(features, mode, tmp_path):
+    x = keras.Input((5, features))
+    model = keras.Model(x, keras.layers.Add()([x, keras.ops.max(x, axis=-1, keepdims=True)]))
+    rows = np.random.default_rng(0).normal(size=(32, 5, features)).astype("float32")
+    lite = tfbig.export(model, tmp_path / "model.tflite", quantize=mode, calibration=rows)
+    # In 8 bits: half a step of the result and of each term.
+    assert np.abs(lite.predict(rows) - np.asarray(model(rows))).max() <= (
+        1e-6 if mode is None else 12 * 1.5 / 255
+    )

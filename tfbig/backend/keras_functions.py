@@ -21,6 +21,7 @@ PLACES = {
     **{name: (_NN, name) for name in ("elu", "selu", "celu", "softplus", "log_sigmoid", "moments")},
     **{name: (_NN, name) for name in ("squareplus", "soft_shrink", "sparse_plus")},
     **{name: (_NUMPY, name) for name in ("sum", "square", "negative", "var")},
+    "add": (_NUMPY, "add"),
     "logsumexp": (_MATH, "logsumexp"),
     "normalize": (_OPS, "_normalize"),
     "rms_normalization": (_OPS, "_rms_normalization"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tfbig.backend import keras, tf
+from tfbig.backend.plain_sums import plain_sums
 from tfbig.deployment.full_precision import in_float32
 from tfbig.deployment.integer_forms import has_integer_forms, integer_forms
 from tfbig.deployment.recurrent import has_own_form, lowered
@@ -89,6 +90,7 @@ def write_saved_model(
         in_float32(model),
         lowered(model, quantize, fuse=fuse) as forms,
         integer_forms(model, quantize),
+        plain_sums(),
         apart,
     ):
         traced = tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
