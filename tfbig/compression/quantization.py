@@ -113,9 +113,10 @@ def quantize_aware(
     Zeros and shared values from `prune` and `cluster` stay, also in the file. Where a batch normalization with
     negative factors is folded in, such a channel holds its shared values mirrored.
 
-    Recurrent layers, convolutions in three dimensions and custom layers stay in float, and
-    `tfbig.quantization(model)` lists them. Their zeros and shared values stay through this training, those of rounded
-    kernels through any later one too.
+    Normalization layers, attention and activations that take several integer operators are rounded at each. Recurrent
+    layers, convolutions in three dimensions, functions whose operand may round to 0 (`log`, division) and custom layers
+    stay in float, and `tfbig.quantization(model)` lists them. Their zeros and shared values stay through this training,
+    those of rounded kernels through any later one too.
 
     Args:
         model: A trained Keras model, Sequential or functional. It is not changed.
@@ -127,8 +128,8 @@ def quantize_aware(
             for dense layers of shared values; others hold them in 8 bits each, which only compress better. Or a
             dict from names or patterns of layers to bits; others have 8.
         activation_bits: 8; or 16, for a file by `export(…, quantize="int16x8")`: closer to the float model, and slower
-            where LiteRT has fast kernels for 8 bits only. Operators that the converter takes in 8 bits only (GELU,
-            concatenation, upsampling) compute in float there; the file's report lists them.
+            where LiteRT has fast kernels for 8 bits only. What the converter takes in 8 bits only (normalization, GELU,
+            concatenation, upsampling) computes in float there; the file's report lists it.
         ranges: "moving_average" follows the smallest and largest value of each batch; "learned" trains the
             ranges with the weights (LSQ, https://arxiv.org/abs/1902.08153).
         delay: Gradient steps before activations are rounded; kernels are from the first on.
