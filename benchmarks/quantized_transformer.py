@@ -8,8 +8,8 @@ third trains on in float for as long, and is calibrated then: what the further e
 accuracy of the Keras model and of the files on rows that neither training nor calibration saw, how many answers of each
 file are those of its Keras model, the operators in float, and what TFMOT says to such layers in tf_keras. Writes
 benchmarks/results/quantized_transformer.json. Exits with 1 where a file of `quantize_aware` computes in float, agrees
-with its model on less than 98%, or is more than half a point less accurate than the calibrated one that was trained for
-as long (means over seeds).
+with its model on less than 98%, or is more than a point less accurate than the calibrated one that was trained for as
+long (means over seeds; of the 450 digits held out, a point is 4 or 5, and two trainings differ by as much).
 """
 
 import os
@@ -33,7 +33,7 @@ from tfbig.backend.pruning import tfmot
 RESULTS = Path(__file__).parent / "results"
 SIZES = {"depth": 2, "width": 32, "heads": 4}
 EPOCHS, ON = 20, 6
-MOST_POINTS, LEAST_AGREEMENT = 0.005, 0.98
+MOST_POINTS, LEAST_AGREEMENT = 0.01, 0.98
 
 
 def patches(generator):
