@@ -7,6 +7,7 @@ import pytest
 import tfbig
 from tfbig.compression.summary import ModelSummary
 from tfbig.errors import InvalidModel
+from tfbig.models.step_layers import Positions
 
 L = keras.layers
 
@@ -150,3 +151,17 @@ def test_a_subclassed_model_is_measured_without_its_work(blobs):
 def test_a_model_that_is_not_built_is_refused():
     with pytest.raises(InvalidModel, match="has no weights yet"):
         tfbig.summary(keras.Sequential([L.Dense(2)]))
+
+
+def test_a_quantized_model_does_the_work_of_the_one_it_was_made_from():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(6, 3, activation="elu")(inputs)
+    x = keras.layers.LayerNormalization()(keras.layers.SeparableConv2D(4, 3)(x))
+    x = Positions()(keras.layers.Dense(5)(keras.layers.Reshape((16, 4))(x)))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling1D()(x)))
+    rows = np.random.default_rng(0).normal(size=(32, 8, 8, 3)).astype("float32")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    rounded = tfbig.quantize_aware(model, rows, np.arange(32) % 3, loss=loss, epochs=1, verbose=0)
+    found = tfbig.summary(rounded)
+    assert found.uncounted == ()
+    assert found.macs == tfbig.summary(model).macs > 0

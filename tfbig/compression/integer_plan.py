@@ -90,7 +90,7 @@ def kind_of_call(call: Call, chosen: Callable[[Any], bool]) -> tuple[str, str]:
     masked = any(edge.masked for edge in call.inputs)
     if masked and isinstance(call.op, _L.Softmax | _L.Average):
         return rules.FLOAT, "it reads the mask of an Embedding or Masking layer, or passes it on"
-    if masked and isinstance(call.op, rules.AVERAGES):
+    if masked and kind == rules.OWN and isinstance(call.op, rules.AVERAGES):
         return rules.INSIDE, ""
     if operation_name(call.op) in ("Divide", "TrueDivide") and not isinstance(call.args[-1], int | float):
         return rules.FLOAT, "what it divides by may round to 0"
@@ -271,12 +271,7 @@ def _as_convolution(plan: Plan, call: Call) -> list[Call]:
         inner = (1,) * (4 - len(shape)) + tuple(-1 if size is None else size for size in shape[1:])
         outer = tuple(-1 if size is None else size for size in shape[1:])
         four = (shape[0], *(None if size == -1 else size for size in inner))
-        bare, pixel, result, steps = (
-            Edge(shape, dtype),
-            Edge(four, dtype),
-            Edge(four, dtype),
-            Edge(shape, dtype),
-        )
+        (bare, steps), (pixel, result) = ([Edge(size, dtype) for _ in range(2)] for size in (shape, four))
         parts = [
             (Call(_L.Reshape(inner), f"{call.name}_pixel", call.args, {}, (pixel,)), rules.KEEP),
             (Call(layer, f"{call.name}_kernel", (pixel,), {}, (result,)), rules.KERNEL),

@@ -10,6 +10,12 @@ import numpy as np
 from tfbig.backend import keras
 from tfbig.backend.graph import graph_of, run_graph
 from tfbig.backend.internals import layers_inside
+from tfbig.layers.functions import QuantizedFunction
+from tfbig.layers.kernels import QuantizedLayer
+from tfbig.layers.norms import QuantizedNormalization
+from tfbig.layers.ranges import FakeQuant
+from tfbig.layers.sequences import QuantizedAverage, QuantizedPositions
+from tfbig.models.step_layers import Positions
 
 _L = keras.layers
 Shape = tuple[int | None, ...]
@@ -153,6 +159,10 @@ def _attention(layer: Any, inputs: list[Shape], output: Shape) -> int:
     )
 
 
+def _rounded(layer: Any, inputs: list[Shape], output: Shape) -> int | None:
+    return macs_of(layer.layer, inputs, output)
+
+
 def _sum(counts: Any) -> int | None:
     listed = list(counts)
     return None if None in listed else sum(listed)
@@ -169,8 +179,10 @@ _RULES: dict[type, Callable[[Any, list[Shape], Shape], int | None]] = {
     _L.Bidirectional: _bidirectional,
     _L.TimeDistributed: _time_distributed,
     _L.MultiHeadAttention: _attention,
+    QuantizedLayer: _rounded,
 }
 _WITHOUT_KERNELS = (
     *(_L.BatchNormalization, _L.GroupNormalization, _L.LayerNormalization, _L.RMSNormalization),
-    *(_L.Normalization, _L.Embedding, _L.PReLU),
+    *(_L.Normalization, _L.Embedding, _L.PReLU, Positions),
+    *(FakeQuant, QuantizedNormalization, QuantizedFunction, QuantizedPositions, QuantizedAverage),
 )

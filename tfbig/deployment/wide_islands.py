@@ -20,17 +20,8 @@ from tfbig.layers.ranges import FakeQuant
 _L = keras.layers
 # Found by converting each of Keras's layers and functions (benchmarks/integer_layers.py lists them).
 _TAKEN = (
-    *(
-        QuantizedLayer,
-        FakeQuant,
-        Remasked,
-        _L.InputLayer,
-        _L.Flatten,
-        _L.Reshape,
-        _L.Permute,
-        _L.Identity,
-        _L.Dropout,
-    ),
+    *(QuantizedLayer, FakeQuant, Remasked, _L.InputLayer),
+    *(_L.Flatten, _L.Reshape, _L.Permute, _L.Identity, _L.Dropout),
     *(_L.SpatialDropout1D, _L.SpatialDropout2D, _L.GaussianNoise, _L.GaussianDropout, _L.ReLU, _L.Softmax),
     *(_L.LeakyReLU, _L.ActivityRegularization, _L.Add, _L.Multiply, _L.Subtract, _L.ZeroPadding1D),
     *(_L.ZeroPadding2D, _L.Cropping1D, _L.Cropping2D, _L.MaxPooling1D, _L.MaxPooling2D, _L.AveragePooling1D),

@@ -18,12 +18,13 @@ NORMS = (_L.LayerNormalization, _L.RMSNormalization, _L.GroupNormalization)
 
 
 def has_integer_form(layer: Any) -> bool:
-    """Whether `normalized` computes what the layer does."""
-    if type(layer) is _L.LayerNormalization:
-        return not layer.rms_scaling
-    if type(layer) is _L.GroupNormalization:
+    """Whether `normalized` computes what the layer does; of a class of the user's own, if it calls Keras's."""
+    kind = next((kind for kind in NORMS if isinstance(layer, kind)), None)
+    if kind is None or type(layer).call is not kind.call:
+        return False
+    if kind is _L.GroupNormalization:
         return layer.axis in (-1, layer.input_spec.ndim - 1)
-    return type(layer) is _L.RMSNormalization
+    return not getattr(layer, "rms_scaling", False)
 
 
 def normalized(
