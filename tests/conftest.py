@@ -35,9 +35,20 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """What a module's fixtures make is the same in every run; they are made before those of a test."""
+    _same_chances()
+
+
 @pytest.fixture(autouse=True)
+def _as_if_alone():
+    """Every test starts from the same random numbers, whichever ran before it."""
+    _same_chances()
+
+
 def _same_chances():
-    """Every test starts from the same random numbers, whichever ran before it; Keras draws its seeds from these."""
+    """Keras draws its seeds from Python's."""
     random.seed(0)
     np.random.seed(0)
     if "keras" in sys.modules:
