@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfbig.layers.norms import QuantizedNormalization, has_integer_form, normalized, parts_of
 from tfbig.layers.ranges import FakeQuant
@@ -81,8 +82,6 @@ def test_rows_whose_variance_rounds_to_nothing_train_and_predict_finite_values()
     layer = QuantizedNormalization(made(L.LayerNormalization(epsilon=1e-9)))
     x = rows()
     x[::2] *= 1e-4
-    import tensorflow as tf
-
     with tf.GradientTape() as tape:
         tape.watch(inputs := tf.constant(x))
         loss = tf.reduce_sum(layer(inputs, training=True) ** 2)

@@ -15,7 +15,7 @@ from tfbig.compression.wiring import Call, Edge, Names
 from tfbig.layers.functions import QuantizedFunction
 from tfbig.layers.kernels import KERNEL_LAYERS, QuantizedLayer, kernel_of
 from tfbig.layers.norms import NORMS, QuantizedNormalization
-from tfbig.layers.ranges import FakeQuant
+from tfbig.layers.ranges import KNOWN_RANGES, FakeQuant
 from tfbig.layers.rounding import RoundedInside
 from tfbig.layers.sequences import QuantizedAverage, QuantizedPositions
 from tfbig.models.step_layers import Positions
@@ -28,7 +28,6 @@ _WITH_RANGE = (
 _PASSING = (rules.KEEP, rules.TRAINING)
 # These take ReLU into the same integer operation, so that only its result is rounded.
 _FUSING = (rules.KERNEL, rules.PAIRWISE)
-_KNOWN_RANGE = ("sigmoid", "softmax", "tanh")
 # From layers of several operations to what computes and rounds as the file will.
 _INSIDE: tuple[tuple[tuple[type, ...], type[RoundedInside]], ...] = (
     (NORMS, QuantizedNormalization),
@@ -233,7 +232,7 @@ class _Builder:
 
     def _new_range(self, edge: Edge, flow: _Flow) -> FakeQuant:
         activation = _activation(flow.made_by)
-        known = activation if flow.origin == rules.ACTIVATION and activation in _KNOWN_RANGE else None
+        known = activation if flow.origin == rules.ACTIVATION and activation in KNOWN_RANGES else None
         settings = self.settings
         # The last layer of a model says by its name what the outputs mean.
         name = flow.name if self.plan.wiring.leaves(edge) else f"{flow.name}_range"

@@ -1,7 +1,7 @@
 """What a model's calls become for integers: layers taken apart, normalizations folded, what stays in float."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -138,15 +138,14 @@ class _Copies:
             first = Call(depthwise, f"{call.name}_depthwise", call.args, {}, (between,))
             return [(first, rules.KERNEL), *self._with_activation(call, pointwise, (between,))]
         if kind == rules.KERNEL:
-            layer = rules.without_wrapper(call.op)
-            return self._with_activation(call, self._once(call.op, lambda: linear(layer)), call.args)
+            bare = replace(call, op=rules.without_wrapper(call.op))
+            return self._with_activation(bare, self._once(bare.op, lambda: linear(bare.op)), call.args)
         op = self._once(call.op, lambda: again(call.op))
         return [(Call(op, call.name, call.args, call.kwargs, call.outputs), kind)]
 
     def _with_activation(self, call: Call, layer: Any, args: tuple[Any, ...]) -> list[tuple[Call, str]]:
-        own = rules.without_wrapper(call.op)
-        function = getattr(own, "activation", None) or keras.activations.linear
-        regularizer = getattr(own, "activity_regularizer", None)
+        function = getattr(call.op, "activation", None) or keras.activations.linear
+        regularizer = getattr(call.op, "activity_regularizer", None)
         if function is keras.activations.linear and regularizer is None:
             return [(Call(layer, call.name, args, {}, call.outputs), rules.KERNEL)]
         activation = keras.layers.Activation(function, activity_regularizer=regularizer)
@@ -272,14 +271,16 @@ def _as_convolution(plan: Plan, call: Call) -> list[Call]:
         outer = tuple(-1 if size is None else size for size in shape[1:])
         four = (shape[0], *(None if size == -1 else size for size in inner))
         (bare, steps), (pixel, result) = ([Edge(size, dtype) for _ in range(2)] for size in (shape, four))
+        read, name, outputs = call.args, call.name, call.outputs
+        masked = call.outputs[0].masked  # which reshaping loses
+        if masked:
+            read, name, outputs = (bare,), f"{call.name}_steps", (steps,)
         parts = [
-            (Call(_L.Reshape(inner), f"{call.name}_pixel", call.args, {}, (pixel,)), rules.KEEP),
+            (Call(_L.Reshape(inner), f"{call.name}_pixel", read, {}, (pixel,)), rules.KEEP),
             (Call(layer, f"{call.name}_kernel", (pixel,), {}, (result,)), rules.KERNEL),
-            (Call(_L.Reshape(outer), call.name, (result,), {}, call.outputs), rules.KEEP),
+            (Call(_L.Reshape(outer), name, (result,), {}, outputs), rules.KEEP),
         ]
-        if call.outputs[0].masked:  # which reshaping loses
-            parts[0][0].args = (bare,)
-            parts[2][0].name, parts[2][0].outputs = f"{call.name}_steps", (steps,)
+        if masked:
             before = Call(Remasked(), f"{call.name}_unmasked", (list(call.args),), {}, (bare,))
             after = Call(Remasked(), call.name, ([steps, *call.args],), {}, call.outputs)
             parts = [(before, rules.KEEP), *parts, (after, rules.KEEP)]

@@ -142,17 +142,21 @@ def activation_of(op: Any) -> str | None:
     for kind, name in ((_L.Softmax, "softmax"), (_L.LeakyReLU, "leaky_relu"), (_L.PReLU, "leaky_relu")):
         if isinstance(op, kind):
             return name
-    function = getattr(op, "activation", None)
-    name = "linear" if function is None else getattr(function, "__name__", "")
-    known = getattr(keras.activations, name, None) is function or function is None
-    return name if known and name in _INTEGER_ACTIVATIONS else None
+    applied = _applied_by(op)
+    return applied if applied in _INTEGER_ACTIVATIONS else None
 
 
 def has_form(op: Any) -> bool:
     """Whether what an activation layer applies takes several integer operations, in a form that is known."""
+    return type(op) is _L.ELU or _applied_by(op) in FORMS
+
+
+def _applied_by(op: Any) -> str | None:
+    """The name of the function of `keras.activations` that an operation applies; None for one of the user's own."""
     function = getattr(op, "activation", None)
-    name = getattr(function, "__name__", "")
-    return type(op) is _L.ELU or (name in FORMS and getattr(keras.activations, name) is function)
+    name = "linear" if function is None else getattr(function, "__name__", "")
+    known = getattr(keras.activations, name, None) is function or function is None
+    return name if known else None
 
 
 def affine_of(op: Any, channels: int, rank: int) -> tuple[np.ndarray, np.ndarray] | None:

@@ -43,19 +43,11 @@ def by_difference(call: Call) -> list[tuple[Call, str]]:
     for i, other in enumerate(others):
         apart, beyond, moved = _like(call), _like(call), _like(call)
         pair, name = [other, first] if larger else [first, other], f"{call.name}_{i}"
-        last = i == len(others) - 1
+        last, given = (call.name, call.outputs) if i == len(others) - 1 else (name, (moved,))
         parts += [
             (_of_two(_L.Subtract(), f"{name}_apart", pair, (apart,)), rules.PAIRWISE),
             (Call(_L.ReLU(), f"{name}_beyond", (apart,), {}, (beyond,)), rules.ACTIVATION),
-            (
-                _of_two(
-                    move(),
-                    call.name if last else name,
-                    [first, beyond],
-                    call.outputs if last else (moved,),
-                ),
-                rules.PAIRWISE,
-            ),
+            (_of_two(move(), last, [first, beyond], given), rules.PAIRWISE),
         ]
         first = moved
     return parts

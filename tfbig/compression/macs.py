@@ -10,11 +10,9 @@ import numpy as np
 from tfbig.backend import keras
 from tfbig.backend.graph import graph_of, run_graph
 from tfbig.backend.internals import layers_inside
-from tfbig.layers.functions import QuantizedFunction
 from tfbig.layers.kernels import QuantizedLayer
-from tfbig.layers.norms import QuantizedNormalization
 from tfbig.layers.ranges import FakeQuant
-from tfbig.layers.sequences import QuantizedAverage, QuantizedPositions
+from tfbig.layers.rounding import RoundedInside
 from tfbig.models.step_layers import Positions
 
 _L = keras.layers
@@ -74,6 +72,8 @@ def macs_of(layer: Any, inputs: list[Shape], output: Shape) -> int | None:
         inputs: Shapes of its inputs, with the batch axis.
         output: Shape of its first output, with the batch axis.
     """
+    if isinstance(layer, QuantizedLayer | RoundedInside):
+        return macs_of(layer.layer, inputs, output)
     rule = _RULES.get(type(layer))
     if rule is None:
         return 0 if type(layer) in _WITHOUT_KERNELS or not getattr(layer, "weights", ()) else None
@@ -159,10 +159,6 @@ def _attention(layer: Any, inputs: list[Shape], output: Shape) -> int:
     )
 
 
-def _rounded(layer: Any, inputs: list[Shape], output: Shape) -> int | None:
-    return macs_of(layer.layer, inputs, output)
-
-
 def _sum(counts: Any) -> int | None:
     listed = list(counts)
     return None if None in listed else sum(listed)
@@ -179,10 +175,8 @@ _RULES: dict[type, Callable[[Any, list[Shape], Shape], int | None]] = {
     _L.Bidirectional: _bidirectional,
     _L.TimeDistributed: _time_distributed,
     _L.MultiHeadAttention: _attention,
-    QuantizedLayer: _rounded,
 }
 _WITHOUT_KERNELS = (
     *(_L.BatchNormalization, _L.GroupNormalization, _L.LayerNormalization, _L.RMSNormalization),
-    *(_L.Normalization, _L.Embedding, _L.PReLU, Positions),
-    *(FakeQuant, QuantizedNormalization, QuantizedFunction, QuantizedPositions, QuantizedAverage),
+    *(_L.Normalization, _L.Embedding, _L.PReLU, Positions, FakeQuant),
 )

@@ -13,14 +13,14 @@ import numpy as np
 from tfbig.backend import keras, tf
 from tfbig.backend.graph import nodes_inside, operation_name
 from tfbig.backend.internals import every_layer
-from tfbig.backend.keras_functions import keras_function
+from tfbig.backend.keras_functions import PLACES, keras_function
 from tfbig.layers.functions import FORMS
 
 _L = keras.layers
 # The float32 before 1: a factor that the converter does not take for none, and whose product has a scale of its own.
 _NEARLY_ONE = 1 - 2**-24
-# What training through rounding has the same form for.
-_SHARED = (*("elu", "selu", "celu", "softplus", "log_sigmoid", "squareplus", "soft_shrink", "sparse_plus"),)
+# Activations that Keras computes by a function of their own.
+_FORMS = {name: form for name, form in FORMS.items() if name in PLACES}
 # Which of Keras's layers and operations come to a function below.
 _LAYERS = (_L.ELU, _L.UnitNormalization, _L.RMSNormalization, _L.AdditiveAttention, _L.Lambda)
 _OPERATIONS = {
@@ -41,9 +41,7 @@ _OPERATIONS = {
     ),
     *("Sum", "Logsumexp", "Normalize", "RMSNorm"),
 }
-_ACTIVATIONS = {
-    *("elu", "selu", "celu", "softplus", "mish", "log_sigmoid", "squareplus", "soft_shrink", "sparse_plus")
-}
+_ACTIVATIONS = {*_FORMS, "mish"}  # which calls softplus
 
 
 def integer_functions(wide: bool) -> dict[str, Callable[..., Any]]:
@@ -53,7 +51,7 @@ def integer_functions(wide: bool) -> dict[str, Callable[..., Any]]:
         wide: Whether activations have 16 bits.
     """
     functions: dict[str, Callable[..., Any]] = {
-        **{name: FORMS[name] for name in _SHARED},
+        **_FORMS,
         "square": _square,
         "negative": _negative,
         "logsumexp": _logsumexp,

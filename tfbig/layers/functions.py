@@ -95,7 +95,7 @@ def softsign(x: Any, rounding: Rounding = as_it_is) -> Any:
     return x / rounding("more", rounding("size", tf.abs(x)) + 1.0)
 
 
-#: By the names of `keras.activations`.
+# By the names of `keras.activations`.
 FORMS: dict[str, Callable[..., Any]] = {
     form.__name__: form
     for form in (

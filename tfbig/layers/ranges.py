@@ -13,6 +13,18 @@ _FIRST_BATCHES = 20
 KNOWN_RANGES = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0)}
 
 
+def holding_zero(lowest: Any, highest: Any, bits: int = 8) -> tuple[Any, Any]:
+    """Returns the ends of the range for values between these: it holds 0, and for 16 bits is symmetric."""
+    # An end at 0 has no gradient: learned ranges of what is never negative keep all levels above 0.
+    lowest = tf.where(lowest < 0.0, lowest, 0.0)
+    highest = tf.where(highest > 0.0, highest, 0.0)
+    if bits == 16:
+        largest = tf.maximum(-lowest, highest)
+        lowest, highest = -largest, largest * (32767 / 32768)
+    # Of nothing but 0, any range will do; one without width has no levels.
+    return lowest, tf.where(highest > lowest, highest, lowest + 1.0)
+
+
 @keras.saving.register_keras_serializable(package="tfbig")
 class FakeQuant(keras.layers.Layer):
     """Rounds what passes through to the levels that an integer file will have, and learns their range in training.
@@ -84,15 +96,7 @@ class FakeQuant(keras.layers.Layer):
 
     def limits(self) -> tuple[Any, Any]:
         """Returns the smallest and largest value of the range, which always holds 0."""
-        lowest, highest = tf.convert_to_tensor(self.min), tf.convert_to_tensor(self.max)
-        # An end at 0 has no gradient: learned ranges of what is never negative keep all levels above 0.
-        lowest = tf.where(lowest < 0.0, lowest, 0.0)
-        highest = tf.where(highest > 0.0, highest, 0.0)
-        if self.bits == 16:
-            largest = tf.maximum(-lowest, highest)
-            lowest, highest = -largest, largest * (32767 / 32768)
-        # Where nothing but 0 was seen, any range will do; one without width has no levels.
-        return lowest, tf.where(highest > lowest, highest, lowest + 1.0)
+        return holding_zero(tf.convert_to_tensor(self.min), tf.convert_to_tensor(self.max), self.bits)
 
     def known_range_as_levels(self) -> tuple[float, float]:
         """Returns the known range with its top level taken off: 256 levels, 1/256 of the width apart."""

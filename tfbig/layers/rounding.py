@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tfbig.backend import keras, tf
-from tfbig.layers.ranges import KNOWN_RANGES, FakeQuant
+from tfbig.layers.ranges import KNOWN_RANGES, FakeQuant, holding_zero
 
 # Gives a value rounded to the range that has this name.
 Rounding = Callable[[str, Any], Any]
@@ -22,8 +22,7 @@ def rounded_constant(values: Any) -> Any:
     """
     values = tf.cast(tf.convert_to_tensor(values), tf.float32)
     still = tf.stop_gradient(values)
-    lowest, highest = tf.minimum(tf.reduce_min(still), 0.0), tf.maximum(tf.reduce_max(still), 0.0)
-    highest = tf.where(highest > lowest, highest, lowest + 1.0)  # of zeros, any range will do
+    lowest, highest = holding_zero(tf.reduce_min(still), tf.reduce_max(still))
     return tf.quantization.fake_quant_with_min_max_vars(values, lowest, highest)
 
 
@@ -58,11 +57,11 @@ class RoundedInside(keras.layers.Layer):
         self.supports_masking = layer.supports_masking
 
     def parts(self) -> tuple[str, ...]:
-        """Names of the intermediate values; one that is named for a function of known range has that.
+        """Names of the intermediate values, none here; one that is named for a function of known range has that.
 
         The layer inside is built when this is asked.
         """
-        raise NotImplementedError
+        return ()
 
     def build(self, input_shape: Any) -> None:
         """Builds the layer inside, and the ranges."""

@@ -13,10 +13,6 @@ _SMALLEST_SHARE = 1 / 256
 class QuantizedPositions(RoundedInside):
     """Adds to each step the vector of its position, from a table that is rounded."""
 
-    def parts(self) -> tuple[str, ...]:
-        """There is no value in between."""
-        return ()
-
     def call(self, inputs: Any, place: int = 0) -> Any:
         """Adds the table of the layer inside to `inputs` of shape (batch, steps, features)."""
         table = rounded_constant(self.layer.table)
